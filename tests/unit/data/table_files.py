@@ -2,22 +2,16 @@
 
 import json
 
-import numpy as np
 import shard_files
-import torch
+from toy_codec import toy_codec
 
 from pair_shards import draw, encoded
-from tinyclip_edge.data import PixelCodec, open_source
+from tinyclip_edge.data import open_source
 
 PIXELS = encoded(draw("red", "bar", "big"))
 
 
-def small(image):
-    pixels = np.asarray(image.convert("RGB").resize((8, 8)), dtype=np.float32) / 255
-    return torch.from_numpy(pixels).permute(2, 0, 1)
-
-
-CODEC = PixelCodec(small, (0, 0, 0), (1, 1, 1))
+CODEC = toy_codec()
 
 
 def write(path, lines):

@@ -2,22 +2,16 @@
 
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
+from toy_codec import toy_codec
 
 from pair_shards import encoded, toy_samples, write_shard
-from tinyclip_edge.data import PixelCodec, open_source
+from tinyclip_edge.data import open_source
 from tinyclip_edge.data.checks import check_captions, check_source, sample_pairs
 
-
-def small(image):
-    pixels = np.asarray(image.convert("RGB").resize((16, 16)), dtype=np.float32) / 255
-    return torch.from_numpy(pixels).permute(2, 0, 1)
-
-
-CODEC = PixelCodec(small, (0, 0, 0), (1, 1, 1))
+CODEC = toy_codec(16)
 
 
 def checked(path, clip):

@@ -1,24 +1,18 @@
 """Several sources in one batch: shares, rows of processes, numbers in one table."""
 
-import numpy as np
 import pytest
-import torch
+from toy_codec import toy_codec
 
 from pair_shards import toy_samples, write_shard
 from tinyclip_edge.config import DataConfig
 from tinyclip_edge.config.sources import TextsConfig
-from tinyclip_edge.data import MixedPairs, PairMemory, PixelCodec, StreamingPairs, open_sources
+from tinyclip_edge.data import MixedPairs, PairMemory, StreamingPairs, open_sources
 from tinyclip_edge.errors import ConfigError, DataError
 
 TEXTS = [f"text {number}" for number in range(20)]
 
 
-def small(image):
-    pixels = np.asarray(image.resize((8, 8)), dtype=np.float32) / 255
-    return torch.from_numpy(pixels).permute(2, 0, 1)
-
-
-CODEC = PixelCodec(small, (0, 0, 0), (1, 1, 1))
+CODEC = toy_codec()
 
 
 @pytest.fixture

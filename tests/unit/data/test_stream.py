@@ -2,22 +2,15 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
-import torch
+from toy_codec import toy_codec
 
 from pair_shards import toy_samples, write_shard
-from tinyclip_edge.data import PixelCodec, StreamingPairs, open_source
+from tinyclip_edge.data import StreamingPairs, open_source
 from tinyclip_edge.data.cuts import Cut, Losses
 from tinyclip_edge.errors import DataError
 
-
-def small(image):
-    pixels = np.asarray(image.resize((8, 8)), dtype=np.float32) / 255
-    return torch.from_numpy(pixels).permute(2, 0, 1)
-
-
-CODEC = PixelCodec(small, (0, 0, 0), (1, 1, 1))
+CODEC = toy_codec()
 
 
 @pytest.fixture

@@ -2,23 +2,17 @@
 
 import numpy as np
 import pytest
-import torch
+from toy_codec import toy_codec
 
 from pair_shards import toy_samples, write_shard
 from tinyclip_edge.config import DataConfig
 from tinyclip_edge.config.sources import TextsConfig
-from tinyclip_edge.data import PairMemory, PixelCodec, StreamingPairs
+from tinyclip_edge.data import PairMemory, StreamingPairs
 from tinyclip_edge.data.opening import open_training
 from tinyclip_edge.data.texts import PART, Texts, open_texts
 from tinyclip_edge.errors import DataError
 
-
-def small(image):
-    pixels = np.asarray(image.resize((8, 8)), dtype=np.float32) / 255
-    return torch.from_numpy(pixels).permute(2, 0, 1)
-
-
-CODEC = PixelCodec(small, (0, 0, 0), (1, 1, 1))
+CODEC = toy_codec()
 
 
 def numbered(count):
