@@ -72,7 +72,14 @@ def pixels(clip):
     return torch.stack([clip.preprocess(picture(seed)) for seed in range(3)])
 
 
-def compare(clip, images, texts):
+def compare(clip, model, *, images=None, pad=None):
+    """Compare with transformers' model; ``images`` embeds its pixels, ``pad`` masks its texts."""
+
+    def texts(ids):
+        mask = {} if pad is None else {"attention_mask": ids.ne(pad).long()}
+        return model.get_text_features(input_ids=ids, **mask)
+
+    images = images or (lambda pixels: model.get_image_features(pixel_values=pixels))
     with torch.no_grad():
         ours = clip.model.encode_image(pixels(clip)), clip.model.encode_text(clip.tokenizer(TEXTS))
         theirs = embedding(images(pixels(clip))), embedding(texts(clip.tokenizer(TEXTS)))
@@ -84,6 +91,17 @@ def compare(clip, images, texts):
         exported = image_tower(clip.model)(pixels(clip)), text_tower(clip.model, ids[0])(ids)
     for mine, other in zip(exported, theirs, strict=True):
         torch.testing.assert_close(mine, F.normalize(other, dim=-1), **WITHIN)
+
+
+def check_saved(folder, clip):
+    """Save a model, and return it as read again, with the same ids and text features."""
+    save_local_dir(folder, clip)
+    again = load_clip(str(folder))
+    ids = clip.tokenizer(TEXTS)
+    assert torch.equal(again.tokenizer(TEXTS), ids)
+    with torch.no_grad():
+        assert torch.equal(again.model.encode_text(ids), clip.model.encode_text(ids))
+    return again
 
 
 @pytest.mark.parametrize(
@@ -98,11 +116,7 @@ def compare(clip, images, texts):
 def test_siglip(tmp_path, changes):
     model = save_siglip(tmp_path, **changes)
     clip = load_clip(str(tmp_path))
-    compare(
-        clip,
-        lambda images: model.get_image_features(pixel_values=images),
-        lambda ids: model.get_text_features(input_ids=ids),
-    )
+    compare(clip, model)
     assert clip.logit_scale == pytest.approx(model.logit_scale.exp().item(), rel=1e-6)
     assert clip.logit_bias == pytest.approx(model.logit_bias.item())
     steps = clip.config["preprocess_cfg"]
@@ -138,13 +152,9 @@ def test_a_large_vocabulary_without_its_tokenizer_is_refused(tmp_path):
 def test_what_was_read_is_saved_and_read_again(tmp_path):
     save_siglip(tmp_path)
     clip = load_clip(str(tmp_path))
-    save_local_dir(tmp_path / "again", clip)
-    again = load_clip(str(tmp_path / "again"))
-    ids = clip.tokenizer(TEXTS)
-    assert torch.equal(again.tokenizer(TEXTS), ids)
+    again = check_saved(tmp_path / "again", clip)
+    images = pixels(clip)
     with torch.no_grad():
-        assert torch.equal(again.model.encode_text(ids), clip.model.encode_text(ids))
-        images = pixels(clip)
         assert torch.equal(again.model.encode_image(images), clip.model.encode_image(images))
 
 
@@ -186,7 +196,7 @@ def test_siglip2_on_its_square(tmp_path):
             spatial_shapes=torch.tensor([[3, 3]] * len(images)),
         )
 
-    compare(clip, image_features, lambda ids: model.get_text_features(input_ids=ids))
+    compare(clip, model, images=image_features)
 
 
 @pytest.mark.parametrize("activation", ["gelu", "quick_gelu"])
@@ -206,11 +216,7 @@ def test_metaclip_2_pools_at_its_end_token(tmp_path, activation):
     clip = load_clip(str(tmp_path))
     text_cfg = clip.config["model_cfg"]["text_cfg"]
     assert (text_cfg["pool_type"], text_cfg["eos_id"]) == ("eos", 2)
-    compare(
-        clip,
-        lambda images: model.get_image_features(pixel_values=images),
-        lambda ids: model.get_text_features(input_ids=ids),
-    )
+    compare(clip, model)
 
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, "two", "circle", "##s", *"猫狗红"]
@@ -219,9 +225,7 @@ PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, "two", "circle",
 @pytest.mark.parametrize("form", ["tokenizer.json", "vocab.txt"])
 def test_chinese_clip(tmp_path, form):
     shared = {"projection_dim": 48}
-    text = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 2,
-            "num_attention_heads": 4, "max_position_embeddings": 40,
-            "vocab_size": len(PIECES), **shared}  # fmt: skip
+    text = {**TEXT, **shared, "max_position_embeddings": 40, "vocab_size": len(PIECES)}
     vision = {**VISION, **shared, "image_size": 32, "patch_size": 16}
     torch.manual_seed(0)
     config = transformers.ChineseCLIPConfig(
@@ -241,22 +245,13 @@ def test_chinese_clip(tmp_path, form):
     assert clip.context_length == 40
     ids = clip.tokenizer(["猫 red"])[0]
     assert ids[:5].tolist() == [2, PIECES.index("猫"), PIECES.index("red"), 3, 0]
-    compare(
-        clip,
-        lambda images: model.get_image_features(pixel_values=images),
-        lambda ids: model.get_text_features(input_ids=ids, attention_mask=ids.ne(0).long()),
-    )
-    save_local_dir(tmp_path / "again", clip)
-    again = load_clip(str(tmp_path / "again"))
-    with torch.no_grad():
-        ids = again.tokenizer(TEXTS)
-        assert torch.equal(again.model.encode_text(ids), clip.model.encode_text(ids))
+    compare(clip, model, pad=0)
+    check_saved(tmp_path / "again", clip)
 
 
 def test_altclip(tmp_path):
     tokenizer = unigram(FAIRSEQ, "<s>", "</s>")
-    text = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 2,
-            "num_attention_heads": 4, "max_position_embeddings": 34, "project_dim": 56,
+    text = {**TEXT, "max_position_embeddings": 34, "project_dim": 56,
             "vocab_size": tokenizer.get_vocab_size()}  # fmt: skip
     vision = {**VISION, "projection_dim": 48, "image_size": 32, "patch_size": 16}
     torch.manual_seed(0)
@@ -264,19 +259,11 @@ def test_altclip(tmp_path):
     model = save(tmp_path, transformers.AltCLIPModel(config), tokenizer, MARKED, CROPPED)
     clip = load_clip(str(tmp_path))
     assert clip.context_length == 32
-    compare(
-        clip,
-        lambda images: model.get_image_features(pixel_values=images),
-        lambda ids: model.get_text_features(input_ids=ids, attention_mask=ids.ne(1).long()),
-    )
+    compare(clip, model, pad=1)
     student = create_student({"text_cfg": {"width": 32, "layers": 1}}, clip)
     report = inherit_student(clip, student, plan="evenly")
     assert report.text.tensors["fresh"] == 0
-    save_local_dir(tmp_path / "student", student)
-    again = load_clip(str(tmp_path / "student"))
-    with torch.no_grad():
-        ids = again.tokenizer(TEXTS)
-        assert torch.equal(again.model.encode_text(ids), student.model.encode_text(ids))
+    check_saved(tmp_path / "student", student)
 
 
 @pytest.mark.parametrize(
