@@ -119,7 +119,9 @@ def test_it_leaves_a_page_and_what_a_person_goes_on_with(tailored, options):
     written = load_config(options["work"] / "configurations" / f"{report.winner}.yaml")
     steps = next(entry.steps for entry in report.entries if entry.name == report.winner)
     assert (written.optim.steps, written.inherit.text) == (steps, "frozen")
-    words = shlex.split(report.commands[1])
+    distil, words = map(shlex.split, report.commands)
+    assert words[words.index("export") + 1] == distil[distil.index("--out") + 1]
+    assert Path(words[words.index("--out") + 1]) != options["out"]  # that bundle is there already
     assert all(Path(words[words.index(key) + 1]).is_file() for key in (
         "--labels", "--templates", "--data", "--trim-vocab",
     ))  # fmt: skip

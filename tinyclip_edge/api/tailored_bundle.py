@@ -79,17 +79,17 @@ def _calibrate(tailoring: Tailoring, prepared: Prepared, say: Say) -> None:
 
 
 def commands(tailoring: Tailoring, winner: str) -> tuple[str, ...]:
-    """Return the commands that train and export the winner by hand."""
-    request, work = tailoring.request, tailoring.work
-    distil = (
-        *("distill", work.configurations / f"{winner}.yaml"),
-        *("--out", f"runs/{winner}"),
-    )
+    """Return the commands that train and export the winner by hand, the second what the first made.
+
+    They write beside the tailoring's run and bundle, which are there already.
+    """
+    work, run = tailoring.work, f"runs/{winner}"
+    distil = ("distill", work.configurations / f"{winner}.yaml", "--out", run)
     export = (
-        *("export", work.runs / winner, "--int8", "--labels", work.lines("labels")),
+        *("export", run, "--int8", "--labels", work.lines("labels")),
         *("--templates", work.lines("templates")),
         *("--data", work.held_out),
         *(("--trim-vocab", work.lines("texts")) if tailoring.candidates.trims else ()),
-        *("--out", request.out),
+        *("--out", f"bundles/{winner}"),
     )
     return tuple(shlex.join(["tinyclip-edge", *map(str, words)]) for words in (distil, export))
