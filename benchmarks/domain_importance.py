@@ -18,16 +18,14 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from arms import Record, Row, gains, measure, prepare
 from kept_runs import (
     cached_run,
-    check_settings,
     evaluated_at_end,
     finished_student,
     kit_shard,
     recalls_of,
     runs_parser,
-    teacher_hash,
-    twemoji_shard,
 )
 
 DOMAINS = {"animals": "animals-nature", "food": "food-drink"}  # groups of emoji
@@ -45,7 +43,7 @@ def importance(arm: str, images: Path, names: Path) -> dict[str, Any]:
     return {"general": general} if arm == BASELINE else {"domain": domain}
 
 
-def prepare(work: Path, domain: str) -> dict[str, Path]:
+def write_domain(work: Path, domain: str) -> dict[str, Path]:
     """Write the domain's training pairs, its names one a line, and its pictures of Twemoji."""
     group = DOMAINS[domain]
 
@@ -85,25 +83,14 @@ def train(
     return record
 
 
-def row(records: list[dict[str, Any]], baseline: list[dict[str, Any]]) -> dict[str, Any]:
-    last, before = (
-        [record["curve"][str(record["steps"])]["r1"] for record in group]
-        for group in (records, baseline)
-    )
-    gains = [round(end - start, 2) for end, start in zip(last, before, strict=True)]
+def row(records: list[Record], baseline: list[Record]) -> Row:
+    everything = [record["general"]["r1"] for record in records]
     return {
         "encoder_parameters": records[0]["encoder_parameters"],
-        "seeds": [record["seed"] for record in records],
-        "r1": last,
-        "r1_mean": round(statistics.mean(last), 2),
+        **gains(records, baseline),  # over the general calibration
         "r1_before_training": [record["curve"]["0"]["r1"] for record in records],
-        "gain": gains,  # over the general calibration with the same seed
-        "gain_mean": round(statistics.mean(gains), 2),
-        "all_concepts_r1": [record["general"]["r1"] for record in records],
-        "all_concepts_r1_mean": round(
-            statistics.mean(record["general"]["r1"] for record in records), 2
-        ),
-        "seconds_mean": round(statistics.mean(record["seconds"] for record in records), 1),
+        "all_concepts_r1": everything,
+        "all_concepts_r1_mean": round(statistics.mean(everything), 2),
     }
 
 
@@ -112,24 +99,20 @@ def main() -> None:
     parser.add_argument("--domains", nargs="+", choices=DOMAINS, default=list(DOMAINS))
     arguments = parser.parse_args()
 
-    import torch
-
-    torch.set_num_threads(arguments.threads)
-    check_settings(arguments.work, {"steps": arguments.steps, "teacher": teacher_hash()})
-    arguments.val = str(twemoji_shard(arguments.work))
+    arguments.val = prepare(arguments, {"steps": arguments.steps})
     results: dict[str, Any] = {
         "steps": arguments.steps, "batch": BATCH, "measured_on": "Twemoji", "domains": {},
     }  # fmt: skip
     for domain in arguments.domains:
-        files = prepare(arguments.work, domain)
+        files = write_domain(arguments.work, domain)
         rows = results["domains"].setdefault(domain, {})
-        baseline: list[dict[str, Any]] = []
-        for arm in ARMS:
-            records = [train(arguments, files, domain, arm, seed) for seed in arguments.seeds]
-            baseline = baseline or records
-            rows["teacher"] = records[0]["teacher"]
-            rows[arm] = row(records, baseline)
-            arguments.out.write_text(json.dumps(results, indent=1) + "\n")
+
+        def train_arm(
+            arm: str, seed: int, domain: str = domain, files: dict[str, Path] = files
+        ) -> Record:
+            return train(arguments, files, domain, arm, seed)
+
+        measure(arguments, ARMS, train_arm, row, results=results, rows=rows)
 
 
 if __name__ == "__main__":

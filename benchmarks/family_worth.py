@@ -15,14 +15,8 @@ import json
 import statistics
 from typing import Any
 
-from kept_runs import (
-    cached_run,
-    check_settings,
-    evaluated_at_end,
-    runs_parser,
-    teacher_hash,
-    twemoji_shard,
-)
+from arms import at_end, prepare
+from kept_runs import cached_run, evaluated_at_end, runs_parser
 
 VIT = {"image_size": 64, "patch_size": 16, "width": 256, "layers": 6, "head_width": 64}
 TEXT = {"context_length": 16, "width": 256, "heads": 4, "layers": 4}
@@ -85,12 +79,8 @@ def main() -> None:
     parser.add_argument("--families", type=int, nargs="+", help="their numbers, from 0; else all")
     arguments = parser.parse_args()
 
-    import torch
-
-    torch.set_num_threads(arguments.threads)
     steps = {"teacher steps": arguments.teacher_steps, "steps": arguments.steps}
-    check_settings(arguments.work, {**steps, "teacher": teacher_hash()})
-    arguments.val = str(twemoji_shard(arguments.work))
+    arguments.val = prepare(arguments, steps)
     results: dict[str, Any] = {**steps, "measured_on": "Twemoji", "families": {}}
     for number, (name, family) in enumerate(FAMILIES.items()):
         if number not in (arguments.families or range(len(FAMILIES))):
@@ -104,7 +94,7 @@ def main() -> None:
             f"teacher.model={arguments.work / f'{teacher}-seed0'}",
             f"student.model={json.dumps(halved(family))}",
         ]
-        row: dict[str, Any] = {"teacher_r1": record["curve"][str(record["steps"])]["r1"]}
+        row: dict[str, Any] = {"teacher_r1": at_end([record], "r1")[0]}
         for method in ("uniform", "none"):
             records = [
                 train(
@@ -113,7 +103,7 @@ def main() -> None:
                 )
                 for seed in arguments.seeds
             ]  # fmt: skip
-            recalls = [each["curve"][str(each["steps"])]["r1"] for each in records]
+            recalls = at_end(records, "r1")
             row[{"uniform": "inherited", "none": "random"}[method]] = {
                 "r1": recalls, "r1_mean": round(statistics.mean(recalls), 2),
                 "encoder_parameters": records[0]["encoder_parameters"],

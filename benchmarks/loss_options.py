@@ -19,17 +19,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from kept_runs import (
-    cached_run,
-    check_settings,
-    evaluated_at_end,
-    finished_student,
-    mean_recalls,
-    runs_parser,
-    teacher_hash,
-    twemoji_shard,
-    validated,
-)
+from arms import Record, Row, arm_run, at_end, folder_name, gains, measure, prepare
+from kept_runs import finished_student, mean_recalls, runs_parser, validated
 
 BASELINE = "shipped"
 LEARNED = ["loss.student_logit_scale=learned", "loss.student_logit_bias=learned"]
@@ -99,21 +90,11 @@ def balanced_bias(batch: int) -> float:
     return round(middle, 3)
 
 
-def train(arguments: argparse.Namespace, name: str, seed: int, val: str) -> dict[str, Any]:
-    from tinyclip_edge.config import load_config
-
-    config = load_config(
-        "starter",
-        [
-            *arguments.arms[name],
-            f"loss.teacher_logit_bias={arguments.bias}",
-            *evaluated_at_end(arguments.steps, seed, val),
-        ],
-    )
-    word = "-".join(name.replace(",", "").split())
-    record = cached_run(config, arguments.work / f"{word}-seed{seed}", {"arm": name, "seed": seed})
+def train(arguments: argparse.Namespace, name: str, seed: int, val: str) -> Record:
+    bias = f"loss.teacher_logit_bias={arguments.bias}"
+    record = arm_run(arguments, name, seed, [*arguments.arms[name], bias], val)
     if name in WITH_PREFIXES:
-        record["prefixes"] = prefix_recalls(arguments.work, f"{word}-seed{seed}", val)
+        record["prefixes"] = prefix_recalls(arguments.work, folder_name(name, seed), val)
     return record
 
 
@@ -134,20 +115,9 @@ def prefix_recalls(work: Path, run: str, val: str) -> dict[str, float]:
     return recalls
 
 
-def row(records: list[dict[str, Any]], baseline: list[dict[str, Any]]) -> dict[str, Any]:
-    last, before = (
-        [record["curve"][str(record["steps"])] for record in group] for group in (records, baseline)
-    )
-    gains = [end["r1"] - start["r1"] for end, start in zip(last, before, strict=True)]
-    result: dict[str, Any] = {
-        "seeds": [record["seed"] for record in records],
-        "r1": [end["r1"] for end in last],
-        "r1_mean": round(statistics.mean(end["r1"] for end in last), 2),
-        "r5_mean": round(statistics.mean(end["r5"] for end in last), 2),
-        "gain": [round(gain, 2) for gain in gains],  # over the shipped loss of the same seed
-        "gain_mean": round(statistics.mean(gains), 2),
-        "seconds_mean": round(statistics.mean(record["seconds"] for record in records), 1),
-    }
+def row(records: list[Record], baseline: list[Record]) -> Row:
+    r5 = round(statistics.mean(at_end(records, "r5")), 2)
+    result = gains(records, baseline) | {"r5_mean": r5}
     if "prefixes" in records[0]:
         result["r1_by_dimensions"] = {
             length: round(statistics.mean(record["prefixes"][length] for record in records), 2)
@@ -168,27 +138,20 @@ def main() -> None:
         parser.error(f"no arm {', '.join(sorted(unknown))}; there are: {'; '.join(arms)}")
     arguments.arms = {name: arms[name] for name in arms if name in {BASELINE, *chosen}}
 
-    import torch
-
-    torch.set_num_threads(arguments.threads)
     batch = 128
-    check_settings(
-        arguments.work,
-        {"steps": arguments.steps, "teacher": teacher_hash(), "second teacher": second},
-    )
+    val = prepare(arguments, {"steps": arguments.steps, "second teacher": second})
     arguments.bias = balanced_bias(batch)
-    val = str(twemoji_shard(arguments.work))
     results: dict[str, Any] = {
         "steps": arguments.steps, "batch": batch, "measured_on": "Twemoji",
         "teacher_logit_bias": arguments.bias, "arms": {},
     }  # fmt: skip
-    baseline: list[dict[str, Any]] = []
-    for name in arguments.arms:
-        records = [train(arguments, name, seed, val) for seed in arguments.seeds]
-        baseline = baseline or records
-        results["teacher"] = records[0]["teacher"]
-        results["arms"][name] = row(records, baseline)
-        arguments.out.write_text(json.dumps(results, indent=1) + "\n")
+
+    def trained(name: str, seed: int) -> Record:
+        record = train(arguments, name, seed, val)
+        results["teacher"] = record["teacher"]
+        return record
+
+    measure(arguments, arguments.arms, trained, row, results=results, rows=results["arms"])
 
 
 if __name__ == "__main__":

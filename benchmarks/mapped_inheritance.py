@@ -16,14 +16,8 @@ import json
 import statistics
 from typing import Any
 
-from kept_runs import (
-    cached_run,
-    check_settings,
-    evaluated_at_end,
-    runs_parser,
-    teacher_hash,
-    twemoji_shard,
-)
+from arms import Record, Row, at_end, gains, measure, prepare
+from kept_runs import cached_run, evaluated_at_end, runs_parser
 
 STUDENTS: dict[str, str | dict[str, Any]] = {
     "15 %": "starter-15",
@@ -65,25 +59,16 @@ def train(
     )
 
 
-def row(records: list[dict[str, Any]], baseline: list[dict[str, Any]]) -> dict[str, Any]:
-    last, before = (
-        [record["curve"][str(record["steps"])] for record in group] for group in (records, baseline)
-    )
-    gains = [end["r1"] - start["r1"] for end, start in zip(last, before, strict=True)]
+def row(records: list[Record], baseline: list[Record]) -> Row:
     steps = sorted(map(int, records[0]["curve"]))
     return {
         "encoder_parameters": records[0]["encoder_parameters"],
-        "seeds": [record["seed"] for record in records],
-        "r1": [end["r1"] for end in last],
-        "r1_mean": round(statistics.mean(end["r1"] for end in last), 2),
-        "r5_mean": round(statistics.mean(end["r5"] for end in last), 2),
-        "gain": [round(gain, 2) for gain in gains],  # over importance with the same seed
-        "gain_mean": round(statistics.mean(gains), 2),
+        **gains(records, baseline),  # over importance
+        "r5_mean": round(statistics.mean(at_end(records, "r5")), 2),
         "r1_mean_by_step": {
             str(step): round(statistics.mean(r["curve"][str(step)]["r1"] for r in records), 2)
             for step in steps
         },
-        "seconds_mean": round(statistics.mean(record["seconds"] for record in records), 1),
     }
 
 
@@ -94,23 +79,19 @@ def main() -> None:
     parser.add_argument("--map-lr", type=float, default=4e-3)
     arguments = parser.parse_args()
 
-    import torch
-
-    torch.set_num_threads(arguments.threads)
     settings = {"steps": arguments.steps, "map_share": arguments.map_share,
                 "map_lr": arguments.map_lr}  # fmt: skip
-    check_settings(arguments.work, {**settings, "teacher": teacher_hash()})
-    val = str(twemoji_shard(arguments.work))
+    val = prepare(arguments, settings)
     results: dict[str, Any] = {**settings, "batch": 128, "measured_on": "Twemoji", "students": {}}
     for student in arguments.students:
         rows = results["students"].setdefault(student, {})
-        baseline: list[dict[str, Any]] = []
-        for arm in ARMS:
-            records = [train(arguments, student, arm, seed, val) for seed in arguments.seeds]
-            baseline = baseline or records
-            results["teacher"] = records[0]["teacher"]
-            rows[arm] = row(records, baseline)
-            arguments.out.write_text(json.dumps(results, indent=1) + "\n")
+
+        def train_arm(arm: str, seed: int, student: str = student) -> Record:
+            record = train(arguments, student, arm, seed, val)
+            results["teacher"] = record["teacher"]
+            return record
+
+        measure(arguments, ARMS, train_arm, row, results=results, rows=rows)
 
 
 if __name__ == "__main__":

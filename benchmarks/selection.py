@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from arms import at_end
 from kept_runs import cached_run, check_settings, evaluated_at_end, runs_parser, teacher_hash
 from tinyclip_edge import select
 from tinyclip_edge.data import open_source
@@ -155,13 +156,13 @@ def student_table(arguments: argparse.Namespace) -> dict[str, Any]:
     table: dict[str, Any] = {"steps": arguments.steps, "pairs": arguments.pairs}
     for arm in ARMS:
         records = [train(arguments, arm, seed) for seed in arguments.seeds]
-        ends = [record["curve"][str(record["steps"])] for record in records]
+        r1 = at_end(records, "r1")
         table["teacher"] = records[0]["teacher"]
         table["before"] = records[0]["curve"]["0"]
         table[arm] = {
-            "r1": [end["r1"] for end in ends],
-            "r1_mean": round(statistics.mean(end["r1"] for end in ends), 2),
-            "top1_100_mean": round(statistics.mean(end["top1_100"] for end in ends), 2),
+            "r1": r1,
+            "r1_mean": round(statistics.mean(r1), 2),
+            "top1_100_mean": round(statistics.mean(at_end(records, "top1_100")), 2),
         }
     return table
 

@@ -16,23 +16,14 @@ import json
 import statistics
 from typing import Any
 
-from kept_runs import (
-    cached_run,
-    check_settings,
-    evaluated_at_end,
-    finished_student,
-    kit_shard,
-    runs_parser,
-    teacher_hash,
-    twemoji_shard,
-)
+from arms import Record, Row, arm_run, gains, measure, prepare
+from kept_runs import cached_run, evaluated_at_end, finished_student, kit_shard, runs_parser
 
 ALONE = "loss.feature=0"
 BASELINE = "two teachers, mean"
 SECOND_PART = "icon"  # kind of the pictures that the second teacher learns from
-ONLY = (
-    1e6  # weight of the second teacher beside which the first one, that all inherit from, is none
-)
+# Weight of the second teacher beside which the first one, that all inherit from, is none.
+ONLY = 1e6
 
 
 def second_teacher(arguments: argparse.Namespace, val: str) -> str:
@@ -75,22 +66,11 @@ def arms_of(second: str) -> dict[str, list[str]]:
     }
 
 
-def row(records: list[dict[str, Any]], baseline: list[dict[str, Any]]) -> dict[str, Any]:
+def row(records: list[Record], baseline: list[Record]) -> Row:
     """Return an arm's recalls, and its gains over the mean with the same seed."""
-    last, before = (
-        [record["curve"][str(record["steps"])]["r1"] for record in group]
-        for group in (records, baseline)
-    )
-    gains = [end - start for end, start in zip(last, before, strict=True)]
-    return {
-        "seeds": [record["seed"] for record in records],
-        "r1": last,
-        "r1_mean": round(statistics.mean(last), 2),
-        "gain": [round(gain, 2) for gain in gains],
-        "gain_mean": round(statistics.mean(gains), 2),
-        "gain_stdev": round(statistics.stdev(gains), 2) if len(gains) > 1 else None,
-        "seconds_mean": round(statistics.mean(record["seconds"] for record in records), 1),
-    }
+    result = gains(records, baseline)
+    spread = statistics.stdev(result["gain"]) if len(records) > 1 else None
+    return {**result, "gain_stdev": spread and round(spread, 2)}
 
 
 def main() -> None:
@@ -100,34 +80,18 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.second_steps = arguments.second_steps or arguments.steps
 
-    import torch
-
-    from tinyclip_edge.config import load_config
-
-    torch.set_num_threads(arguments.threads)
     settings = {
         "steps": arguments.steps, "second steps": arguments.second_steps,
-        "teacher": teacher_hash(), "second part": SECOND_PART,
+        "second part": SECOND_PART,
     }  # fmt: skip
-    check_settings(arguments.work, settings)
-    val = str(twemoji_shard(arguments.work))
-    second = second_teacher(arguments, val)
+    val = prepare(arguments, settings)
+    arms = arms_of(second_teacher(arguments, val))
     results: dict[str, Any] = {**settings, "measured_on": "Twemoji", "arms": {}}
-    baseline: list[dict[str, Any]] = []
-    for name, overrides in arms_of(second).items():
-        word = "-".join(name.replace(",", "").split())
-        records = [
-            cached_run(
-                load_config("starter", [*overrides, *evaluated_at_end(arguments.steps, seed, val)]),
-                arguments.work / f"{word}-seed{seed}",
-                {"arm": name, "seed": seed},
-            )
-            for seed in arguments.seeds
-        ]
-        baseline = baseline or records
-        results["arms"][name] = row(records, baseline)
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(results, indent=1) + "\n")
+
+    def train(name: str, seed: int) -> Record:
+        return arm_run(arguments, name, seed, arms[name], val)
+
+    measure(arguments, arms, train, row, results=results, rows=results["arms"])
 
 
 if __name__ == "__main__":

@@ -10,20 +10,13 @@ runs are kept: the same command goes on after an interruption.
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 from pathlib import Path
 from typing import Any
 
-from kept_runs import (
-    cached_run,
-    check_settings,
-    evaluated_at_end,
-    runs_parser,
-    teacher_hash,
-    twemoji_shard,
-)
+from arms import Record, Row, arm_run, at_end, measure, prepare
+from kept_runs import runs_parser
 
 PAIRS = "starter:train"
 BASELINE = "paired"
@@ -62,21 +55,8 @@ def captions_file(folder: Path) -> Path:
     return path
 
 
-def train(
-    arguments: argparse.Namespace, name: str, overrides: list[str], seed: int, val: str
-) -> dict[str, Any]:
-    from tinyclip_edge.config import load_config
-
-    config = load_config("starter", [*overrides, *evaluated_at_end(arguments.steps, seed, val)])
-    word = "-".join(name.replace(",", "").split())
-    return cached_run(config, arguments.work / f"{word}-seed{seed}", {"arm": name, "seed": seed})
-
-
-def row(records: list[dict[str, Any]], baseline: list[dict[str, Any]]) -> dict[str, Any]:
-    last, paired = (
-        [record["curve"][str(record["steps"])]["r1"] for record in group]
-        for group in (records, baseline)
-    )
+def row(records: list[Record], baseline: list[Record]) -> Row:
+    last, paired = at_end(records, "r1"), at_end(baseline, "r1")
     shares = [
         100 * ours / theirs if theirs else 0.0 for ours, theirs in zip(last, paired, strict=True)
     ]
@@ -99,19 +79,16 @@ def main() -> None:
     if unknown := set(chosen) - set(every):
         parser.error(f"no arm {', '.join(sorted(unknown))}; there are: {'; '.join(every)}")
 
-    import torch
-
-    torch.set_num_threads(arguments.threads)
-    check_settings(arguments.work, {"steps": arguments.steps, "teacher": teacher_hash()})
-    val = str(twemoji_shard(arguments.work))
+    val = prepare(arguments, {"steps": arguments.steps})
     results: dict[str, Any] = {"steps": arguments.steps, "measured_on": "Twemoji", "arms": {}}
-    baseline: list[dict[str, Any]] = []
-    for name in (name for name in every if name in {BASELINE, *chosen}):
-        records = [train(arguments, name, every[name], seed, val) for seed in arguments.seeds]
-        baseline = baseline or records
-        results["teacher"] = records[0]["teacher"]
-        results["arms"][name] = row(records, baseline)
-        arguments.out.write_text(json.dumps(results, indent=1) + "\n")
+
+    def train(name: str, seed: int) -> Record:
+        record = arm_run(arguments, name, seed, every[name], val)
+        results["teacher"] = record["teacher"]
+        return record
+
+    names = [name for name in every if name in {BASELINE, *chosen}]
+    measure(arguments, names, train, row, results=results, rows=results["arms"])
 
 
 if __name__ == "__main__":
