@@ -1,6 +1,7 @@
 """Options of the loss and of the optimizer on the starter kit: same steps and batches, one change.
 
-Each arm trains ``starter`` as shipped, with one option added, from the same inherited weights.
+Each arm trains ``starter`` with affinity and feature loss and one option added, from the same
+inherited weights.
 Recall is that of Twemoji, a style that no run trains on; arms of Matryoshka are compared on
 prefixes of the embedding too. A teacher has no bias of its own here, so that arms with a sigmoid
 take the one with which its probabilities of a batch add up to one text a picture. Finished runs are
@@ -22,10 +23,11 @@ from typing import Any
 from arms import Record, Row, arm_run, at_end, folder_name, gains, measure, prepare
 from kept_runs import finished_student, mean_recalls, runs_parser, validated
 
-BASELINE = "shipped"
+BASELINE = "affinity and feature"
+UNLABELLED = "loss.contrastive=0"
 LEARNED = ["loss.student_logit_scale=learned", "loss.student_logit_bias=learned"]
 PREFIXES = [32, 64, 128]
-ARMS: dict[str, list[str]] = {
+OPTIONS: dict[str, list[str]] = {
     BASELINE: [],
     "all three": ["loss.contrastive=1"],
     "temperature 0.5": ["teacher.temperature=0.5"],
@@ -46,6 +48,7 @@ ARMS: dict[str, list[str]] = {
         "loss.contrastive=1", "loss.interactive=1", "optim.ema=0.99",
     ],
 }  # fmt: skip
+ARMS = {name: [UNLABELLED, *options] for name, options in OPTIONS.items()}
 WITH_PREFIXES = (BASELINE, "matryoshka")
 
 
@@ -53,11 +56,11 @@ def two_teachers(second: str) -> dict[str, list[str]]:
     def arm(temperature: float, mean: str) -> list[str]:
         member = {"model": second, "temperature": temperature}
         ensemble = f"teacher.ensemble=[{json.dumps(member)}]"
-        return [ensemble, f"loss.affinity_mean={mean}", "loss.feature=0"]
+        return [UNLABELLED, ensemble, f"loss.affinity_mean={mean}", "loss.feature=0"]
 
     # Joined features are wider than the student's, so that a feature term would train a projector.
     return {
-        "one teacher, affinity alone": ["loss.feature=0"],
+        "one teacher, affinity alone": [UNLABELLED, "loss.feature=0"],
         "two teachers, logits": arm(1.0, "logits"),
         "two teachers, probabilities": arm(1.0, "probabilities"),
         "two teachers, probabilities, second at temperature 2": arm(2.0, "probabilities"),

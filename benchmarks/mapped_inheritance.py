@@ -38,7 +38,7 @@ def overrides(arguments: argparse.Namespace, student: str, arm: str) -> list[str
             f"inherit.map_steps={arguments.map_share}",
             f"inherit.map_lr={arguments.map_lr}",
         ]
-    return [f"student.model={json.dumps(STUDENTS[student])}", *plan]
+    return [f"student.model={json.dumps(STUDENTS[student])}", "loss.contrastive=0", *plan]
 
 
 def train(

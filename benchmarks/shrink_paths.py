@@ -42,7 +42,13 @@ def run(arguments: argparse.Namespace, way: str, seed: int, val: str) -> dict[st
 
     name = f"{arguments.question}-{way.replace(' ', '-')}-seed{seed}-teacher{arguments.teacher}"
     config, overrides = ways(arguments.question)[way]
-    shared = [f"seed={seed}", f"data.val={val}", "data.val_limit=5000", "run.save_every=0"]
+    shared = [
+        "loss.contrastive=0",
+        f"seed={seed}",
+        f"data.val={val}",
+        "data.val_limit=5000",
+        "run.save_every=0",
+    ]
     return cached_run(
         load_config(config, [*overrides, *arguments.set, *shared]),
         arguments.work / name,

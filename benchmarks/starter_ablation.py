@@ -18,16 +18,19 @@ from typing import Any
 from kept_runs import cached_run, evaluated_at_end, runs_parser, teacher_hash, twemoji_shard
 
 FEATURE = 1000.0  # weight of the shipped runs
+UNLABELLED = "loss.contrastive=0"
 LEARNED = "loss.student_logit_scale=learned"
 LOSSES = {
-    "affinity": ["loss.affinity=1", "loss.feature=0"],
+    "affinity": ["loss.affinity=1", "loss.feature=0", UNLABELLED],
     "contrastive": ["loss.affinity=0", "loss.feature=0", "loss.contrastive=1", LEARNED],
-    "feature": ["loss.affinity=0", f"loss.feature={FEATURE}"],
-    "affinity + feature": ["loss.affinity=1", f"loss.feature={FEATURE}"],
+    "feature": ["loss.affinity=0", f"loss.feature={FEATURE}", UNLABELLED],
+    "affinity + feature": ["loss.affinity=1", f"loss.feature={FEATURE}", UNLABELLED],
     "affinity + contrastive": ["loss.affinity=1", "loss.feature=0", "loss.contrastive=1"],
     "all three": ["loss.affinity=1", f"loss.feature={FEATURE}", "loss.contrastive=1"],
 }
-PLANS = {plan: [f"inherit.plan={plan}"] for plan in ("published", "evenly", "importance")}
+PLANS = {
+    plan: [f"inherit.plan={plan}", UNLABELLED] for plan in ("published", "evenly", "importance")
+}
 QUESTIONS = {"losses": ("starter", LOSSES), "plans": ("starter-15", PLANS)}
 
 

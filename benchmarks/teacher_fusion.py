@@ -19,7 +19,7 @@ from typing import Any
 from arms import Record, Row, arm_run, gains, measure, prepare
 from kept_runs import cached_run, evaluated_at_end, finished_student, kit_shard, runs_parser
 
-ALONE = "loss.feature=0"
+ALONE = ("loss.feature=0", "loss.contrastive=0")
 BASELINE = "two teachers, mean"
 SECOND_PART = "icon"  # kind of the pictures that the second teacher learns from
 # Weight of the second teacher beside which the first one, that all inherit from, is none.
@@ -37,7 +37,7 @@ def second_teacher(arguments: argparse.Namespace, val: str) -> str:
         *evaluated_at_end(arguments.second_steps, 100, val),
         f"data.train={part}",
         "loss.contrastive=1",
-        ALONE,
+        "loss.feature=0",
     ]
     folder = arguments.work / "second-teacher"
     cached_run(load_config("starter", overrides), folder, {"arm": "second teacher", "seed": 100})
@@ -50,13 +50,13 @@ def arms_of(second: str) -> dict[str, list[str]]:
     def fused(fusion: str, mean: str = "logits", weight: float = 1.0) -> list[str]:
         member = json.dumps({"model": second, "weight": weight})
         return [
-            ALONE, f"teacher.ensemble=[{member}]", f"teacher.fusion={fusion}",
+            *ALONE, f"teacher.ensemble=[{member}]", f"teacher.fusion={fusion}",
             f"loss.affinity_mean={mean}",
         ]  # fmt: skip
 
     return {
         BASELINE: fused("mean"),
-        "first teacher alone": [ALONE],
+        "first teacher alone": list(ALONE),
         "second teacher alone": fused("mean", weight=ONLY),
         "mean of probabilities": fused("mean", "probabilities"),
         "confidence": fused("confidence"),

@@ -1,9 +1,9 @@
 """Distillation with and without captions on the starter kit: same pictures, steps and weights.
 
-Each arm trains ``starter`` as shipped from the same inherited weights; unpaired arms draw the same
-captions independently of the pictures. Recall is that of Twemoji, a style that no run trains on.
-The share is the recall of an unpaired student of that of the paired one of the same seed. Finished
-runs are kept: the same command goes on after an interruption.
+Each arm trains ``starter`` from the same inherited weights; unpaired arms draw the same captions
+independently of the pictures, and so have no contrastive loss. Recall is that of Twemoji, a style
+that no run trains on. The share is the recall of an unpaired student of that of the paired one of
+the same seed. Finished runs are kept: the same command goes on after an interruption.
 
     python benchmarks/unpaired.py --out benchmarks/results/unpaired.json
 """
@@ -24,18 +24,22 @@ BASELINE = "paired"
 
 def arms(texts: Path) -> dict[str, list[str]]:
     """Return the overrides of each arm; ``texts`` has all captions of the pictures."""
-    unpaired = ["data.train=null", f"data.images={PAIRS}", f"data.texts={texts}"]
+    unlabelled = "loss.contrastive=0"
+    unpaired = [unlabelled, "data.train=null", f"data.images={PAIRS}", f"data.texts={texts}"]
     mix = [{"pairs": PAIRS}, {"images": PAIRS, "texts": str(texts)}]
     return {
         BASELINE: [],
-        "paired, affinity alone": ["loss.feature=0"],
+        "paired, affinity and feature": [unlabelled],
+        "paired, affinity alone": [unlabelled, "loss.feature=0"],
         "unpaired": unpaired,
         "unpaired, affinity alone": [*unpaired, "loss.feature=0"],
         "half paired, half unpaired": [
-            "data.train=null", "data.feature_cache=null", f"data.mix={json.dumps(mix)}",
+            unlabelled, "data.train=null", "data.feature_cache=null",
+            f"data.mix={json.dumps(mix)}",
         ],
         "pictures alone": [
-            "data.train=null", f"data.images={PAIRS}", "loss.affinity=0", "inherit.text=frozen",
+            unlabelled, "data.train=null", f"data.images={PAIRS}", "loss.affinity=0",
+            "inherit.text=frozen",
             "student.model={vision_cfg: {width: 256, layers: 3}}",
         ],
     }  # fmt: skip

@@ -75,7 +75,7 @@ def moment():
 def test_its_keys_are_validated_as_any_other(moment):
     config = load_config("starter", ["loss.moment=0.5", "loss.moment_power=3"])
     assert (config.loss.weight("moment"), config.loss.settings("moment")) == (0.5, {"power": 3.0})
-    assert list(config.loss.active) == ["affinity", "feature", "moment"]
+    assert list(config.loss.active) == ["affinity", "contrastive", "feature", "moment"]
     assert load_config("starter").loss.weight("moment") == 0
     for override, message in {
         "loss.moment=-1": r"loss\.moment is -1.*greater than or equal to 0",
