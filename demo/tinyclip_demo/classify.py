@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -15,11 +15,13 @@ from PIL import Image
 from tinyclip_demo.model_registry import ModelRegistry
 from tinyclip_demo.texts import fill_template
 from tinyclip_edge.errors import DataError
+from tinyclip_edge.runtime.confidence import ALWAYS, Confidence, Decision
 from tinyclip_edge.runtime.edge import EdgeCLIP
-from tinyclip_edge.runtime.prompts import check_prompts, probabilities
+from tinyclip_edge.runtime.prompts import check_prompts
 from tinyclip_edge.runtime.protocol import Embedder, EmbedderSpec, Features, ImageInput
 
 MAX_CACHED_PROMPT_SETS = 32
+NONE_OF_THESE = "none of these"
 Value = TypeVar("Value")
 
 
@@ -30,7 +32,7 @@ class ClassifyResult:
     model: str
     labels: tuple[str, ...]
     probabilities: tuple[float, ...]
-    agrees: bool  # same top label as the first model
+    agrees: bool  # same answer as the first model
     preprocess_ms: float | None  # None if it is part of image_ms
     image_ms: float
     text_ms: float | None  # None if the labels were cached
@@ -39,11 +41,22 @@ class ClassifyResult:
     spec: EmbedderSpec | None = None
     notes: tuple[str, ...] = ()  # prompts cut to the model's context length
     familiar: bool | None = None  # whether the model knows such pictures; None: it cannot tell
+    threshold: float | None = None  # of the best probability; None: not calibrated for the labels
 
     @property
     def best(self) -> str:
         """The most probable label."""
         return self.labels[int(np.argmax(self.probabilities))]
+
+    @property
+    def unknown(self) -> bool:
+        """Whether the best probability is below the threshold."""
+        return self.threshold is not None and max(self.probabilities) < self.threshold
+
+    @property
+    def answer(self) -> str:
+        """The most probable label, unless the picture is unknown."""
+        return NONE_OF_THESE if self.unknown else self.best
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +67,7 @@ class _Prediction:
     text_ms: float | None
     compare_ms: float
     familiar: bool | None
+    decision: Decision
 
 
 class Classifier:
@@ -71,16 +85,14 @@ class Classifier:
         numbers: Sequence[int],
     ) -> list[ClassifyResult]:
         """Return the results of the models with these numbers; the first is the reference."""
-        notes = [self._notes(number, labels, templates) for number in numbers]
-        prompts = [fill_template(template, labels) for template in templates]
-        predictions = [self._predict(number, picture, prompts) for number in numbers]
-        reference = int(np.argmax(predictions[0].probabilities)) if predictions else 0
-        return [
+        notes = [self.notes(number, labels, templates) for number in numbers]
+        predictions = [self._predict(number, picture, labels, templates) for number in numbers]
+        results = [
             ClassifyResult(
                 self._registry.names[number],
                 labels,
                 tuple(map(float, prediction.probabilities)),
-                int(np.argmax(prediction.probabilities)) == reference,
+                True,
                 prediction.preprocess_ms,
                 prediction.image_ms,
                 prediction.text_ms,
@@ -89,11 +101,13 @@ class Classifier:
                 self._registry.slots[number].spec,
                 model_notes,
                 prediction.familiar,
+                prediction.decision.threshold,
             )
             for number, prediction, model_notes in zip(numbers, predictions, notes, strict=True)
         ]
+        return [replace(each, agrees=each.answer == results[0].answer) for each in results]
 
-    def _notes(
+    def notes(
         self, number: int, labels: tuple[str, ...], templates: Sequence[str]
     ) -> tuple[str, ...]:
         """Return notes on cut prompts; raise DataError for labels that are the same tokens."""
@@ -103,21 +117,28 @@ class Classifier:
             raise DataError(f"{self._registry.names[number]}: {error}") from error
 
     def _predict(
-        self, number: int, picture: Image.Image, prompts: list[tuple[str, ...]]
+        self,
+        number: int,
+        picture: Image.Image,
+        labels: tuple[str, ...],
+        templates: Sequence[str],
     ) -> _Prediction:
         model = self._registry.slots[number].embedder
         fitted, preprocess_ms = preprocess_pixels(model, picture)
         image, image_ms = timed(lambda: model.encode_image([fitted]))
-        text, text_ms = self._label_features(number, prompts)
-        chances, compare_ms = timed(lambda: label_probabilities(model, text, image)[0])
+        text, text_ms = self.label_features(number, labels, templates)
+        decided = calibrated_decision(model, labels, templates)
+        chances, compare_ms = timed(lambda: label_probabilities(model, text, image, decided)[0])
         familiar = is_familiar(model, image, fitted)
-        return _Prediction(chances, preprocess_ms, image_ms, text_ms, compare_ms, familiar)
+        return _Prediction(chances, preprocess_ms, image_ms, text_ms, compare_ms, familiar, decided)
 
-    def _label_features(
-        self, number: int, prompts: list[tuple[str, ...]]
+    def label_features(
+        self, number: int, labels: tuple[str, ...], templates: Sequence[str]
     ) -> tuple[Features, float | None]:
         """Return ``[C, D]``, averaged over templates, and milliseconds unless all were cached."""
-        encoded = [self._prompt_features(number, prompt_set) for prompt_set in prompts]
+        encoded = [
+            self._prompt_features(number, fill_template(template, labels)) for template in templates
+        ]
         times = [elapsed for _, elapsed in encoded if elapsed is not None]
         total_ms = sum(times) if times else None
         if len(encoded) == 1:
@@ -151,13 +172,23 @@ def is_familiar(model: Embedder, features: Features, picture: ImageInput) -> boo
     return known[0]
 
 
+def calibrated_decision(
+    model: Embedder, labels: Sequence[str], templates: Sequence[str]
+) -> Decision:
+    """Return a bundle's own threshold and temperature if they were calibrated for these labels."""
+    confidence: Confidence | None = getattr(model, "confidence", None)
+    if confidence is None or not confidence.covers(labels, templates):
+        return ALWAYS
+    return confidence.decision
+
+
 def label_probabilities(
-    model: Embedder, text: Features, images: Features
+    model: Embedder, text: Features, images: Features, decision: Decision = ALWAYS
 ) -> npt.NDArray[np.float64]:
     """Return ``[N, C]``: softmax over the labels, or sigmoids for a model with a logit bias."""
     logits = model.logit_scale * (images @ text.T).astype(np.float64)
     bias = getattr(getattr(model, "manifest", None), "logit_bias", None)
-    return probabilities(logits, bias)
+    return decision.probabilities(logits, bias)
 
 
 def preprocess_pixels(model: Embedder, picture: Image.Image) -> tuple[ImageInput, float | None]:

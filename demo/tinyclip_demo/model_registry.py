@@ -11,6 +11,7 @@ from PIL import Image
 
 from tinyclip_edge.errors import ConfigError, ModelError, TinyClipError
 from tinyclip_edge.paths import model_name
+from tinyclip_edge.runtime.confidence import Confidence
 from tinyclip_edge.runtime.protocol import Embedder, EmbedderSpec
 
 WAITING, LOADING, READY, FAILED = "waiting", "loading", "ready", "failed"
@@ -47,6 +48,12 @@ class ModelSlot:
         if self._embedder is None or self.state != READY:
             raise ModelError(self.error or f"{self.name} is still loading: try again in a moment")
         return self._embedder
+
+    @property
+    def confidence(self) -> Confidence | None:
+        """The labels for which a bundle has a calibrated threshold, if it has one."""
+        confidence: Confidence | None = getattr(self._embedder, "confidence", None)
+        return confidence
 
     @property
     def is_settled(self) -> bool:

@@ -68,6 +68,10 @@ class Confidence:
             ) from error
         return cls(labels, templates, Decision(threshold, temperature))
 
+    def covers(self, labels: Sequence[str], templates: Sequence[str]) -> bool:
+        """Whether these labels, in any order, and templates are the calibrated ones."""
+        return set(labels) == set(self.labels) and tuple(templates) == self.templates
+
 
 def decision(
     confidence: Confidence | None,
@@ -97,7 +101,7 @@ def _calibrated(
             "this bundle has no calibrated threshold; `tinyclip-edge export --calibrate-labels` "
             "measures one, or give a number"
         )
-    if set(labels) != set(confidence.labels) or tuple(templates) != confidence.templates:
+    if not confidence.covers(labels, templates):
         count, names = len(confidence.labels), first_names(confidence.labels, NAMED)
         raise DataError(
             f"the threshold was calibrated for {count:,} labels ({names}) in "

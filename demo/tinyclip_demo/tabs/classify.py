@@ -23,9 +23,11 @@ from tinyclip_demo.tabs.wiring import (
     result_handler,
     waiting,
 )
-from tinyclip_demo.texts import parse_labels, parse_templates
+from tinyclip_demo.texts import BETWEEN_TEMPLATES, parse_labels, parse_templates
 from tinyclip_demo.uploads import open_upload
 from tinyclip_demo.view import bars, parts
+from tinyclip_edge.errors import DataError
+from tinyclip_edge.runtime.confidence import Confidence
 
 NAME = "classify"
 START = "Pick an example, upload an image or use the camera."
@@ -39,6 +41,7 @@ def classify_tab(service: DemoService, session: Session, page: gr.Blocks) -> Non
     examples = gallery.examples()
     example_images = [gallery.picture(at, EXAMPLE_EDGE) for at in examples]
     presets = _label_presets(service, examples)
+    calibrated = _calibrated_lists(service)
     # In this order on a phone: the answer comes right after the button.
     with gr.Row(elem_classes="tc-columns"):
         with gr.Column(elem_classes="tc-inputs"):
@@ -55,7 +58,7 @@ def classify_tab(service: DemoService, session: Session, page: gr.Blocks) -> Non
         with gr.Column(elem_classes="tc-answer"):
             result = html(parts.hint(START), "classified")
         with gr.Column(elem_classes="tc-more"):
-            lists = html(parts.chips("Lists", list(presets)), "presets", CHOOSE)
+            lists = html(parts.chips("Lists", [*presets, *calibrated]), "presets", CHOOSE)
             template = gr.Dropdown(
                 list(TEMPLATES), value=TEMPLATES[0],
                 label="Prompt: {} is the label, | separates several that are averaged",
@@ -88,8 +91,9 @@ def classify_tab(service: DemoService, session: Session, page: gr.Blocks) -> Non
     session.selected.change(on_models_changed, [session.tab, *inputs], result, **QUIET)
     selection = pictures.click(picker(example_images), None, image, **EACH)
     selection.then(respond, inputs, result, **QUIET)
-    lists_as_text = [", ".join(names) for names in presets.values()]
-    selection = lists.click(picker(lists_as_text), None, labels, **EACH)
+    texts = [(", ".join(names), gr.skip()) for names in presets.values()]
+    texts += [(", ".join(each.labels), " | ".join(each.templates)) for each in calibrated.values()]
+    selection = lists.click(picker(texts), None, [labels, template], **EACH)
     selection.then(choose, inputs, result, **QUIET)
 
 
@@ -118,3 +122,24 @@ def _label_presets(service: DemoService, examples: Sequence[int]) -> dict[str, t
     remaining = {name: LABELS[name] for name in other_names}
     gallery_names = {GALLERY_NAMES: tuple(names)} if len(names) > 1 else {}
     return {first: LABELS[first], **gallery_names, **remaining}
+
+
+def _calibrated_lists(service: DemoService) -> dict[str, Confidence]:
+    """Return the labels and templates for which bundles can answer "none of these"."""
+    slots = zip(service.registry.names, service.registry.slots, strict=True)
+    confidences = {f"Labels of {name}": slot.confidence for name, slot in slots}
+    return {
+        title: confidence
+        for title, confidence in confidences.items()
+        if confidence is not None and _can_be_typed(confidence)
+    }
+
+
+def _can_be_typed(confidence: Confidence) -> bool:
+    """Whether labels and templates are the same once they are typed into the tab's fields."""
+    try:
+        labels = parse_labels(", ".join(confidence.labels))
+        templates = parse_templates(BETWEEN_TEMPLATES.join(confidence.templates))
+    except DataError:
+        return False
+    return confidence.covers(labels, templates)

@@ -49,21 +49,22 @@ def verdict(results: Sequence[ClassifyResult]) -> str:
     """Return one line on whether the models agree."""
     first = results[0]
     if len(results) == 1:
-        return f'<p class="tc-verdict" role="status"><b>{escape(first.best)}</b></p>'
+        return f'<p class="tc-verdict" role="status"><b>{escape(first.answer)}</b></p>'
     if all(result.agrees for result in results):
         models = "Both" if len(results) == 2 else f"All {len(results)}"
         # Agreement on a strange picture is no success.
-        kind = "strange" if any(result.familiar is False for result in results) else "agree"
+        strange = any(result.familiar is False or result.unknown for result in results)
+        kind = "strange" if strange else "agree"
         return (
             f'<p class="tc-verdict {kind}" role="status"><i>✓</i><span>{models} models '
-            f"say <b>{escape(first.best)}</b></span></p>"
+            f"say <b>{escape(first.answer)}</b></span></p>"
         )
-    models_by_label: dict[str, list[str]] = {}
+    models_by_answer: dict[str, list[str]] = {}
     for result in results:
-        models_by_label.setdefault(result.best, []).append(escape(result.model))
+        models_by_answer.setdefault(result.answer, []).append(escape(result.model))
     statement = "; ".join(
-        f"{', '.join(models)} {'say' if len(models) > 1 else 'says'} <b>{escape(label)}</b>"
-        for label, models in models_by_label.items()
+        f"{', '.join(models)} {'say' if len(models) > 1 else 'says'} <b>{escape(answer)}</b>"
+        for answer, models in models_by_answer.items()
     )
     return f'<p class="tc-verdict differ" role="status"><i>≠</i><span>{statement}</span></p>'
 
@@ -74,6 +75,12 @@ def _unfamiliar(results: Sequence[ClassifyResult]) -> str:
 
 def _notes(results: Sequence[ClassifyResult]) -> str:
     notes = [f"{result.model}: {note}" for result in results for note in result.notes]
+    notes += [
+        f"{result.model}: unknown, as no label has {100 * result.threshold:.1f} % or more, the "
+        f"threshold calibrated for these labels; the nearest is {result.best}"
+        for result in results
+        if result.threshold is not None and result.unknown
+    ]
     return "".join(hint(note) for note in notes)
 
 
@@ -101,6 +108,8 @@ def _column_head(result: ClassifyResult, index: int) -> str:
     mark = ""
     if index:
         mark = '<em class="ok">agrees</em>' if result.agrees else '<em class="no">differs</em>'
+    if result.unknown:
+        mark += " · " * bool(mark) + '<em class="no">unknown</em>'
     if result.familiar is False:
         mark += " · " * bool(mark) + '<em class="no">unlike its training</em>'
     spec, facts = result.spec, ""
