@@ -26,8 +26,9 @@ import numpy as np
 
 from machine import machine_facts
 from peer_models import HERE, TOKENS, Contender, Inputs, contenders, write_sources
+from result_tables.exported import OURS, peers
 
-REFERENCE, BASE = "torch eager", "ours int8"
+REFERENCE = "torch eager"
 WARM_UP = 3
 
 
@@ -90,7 +91,7 @@ def main() -> None:
             options.out.parent.mkdir(parents=True, exist_ok=True)
             options.out.write_text(json.dumps(results, indent=1) + "\n")
     for name, result in results["models"].items():
-        print(f"\n{name}\n\n{table(result)}")
+        print(f"\n{name}\n\n{peers(result)}")
 
 
 def compare(model: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -100,7 +101,7 @@ def compare(model: str, options: argparse.Namespace) -> dict[str, Any]:
     inputs = write_sources(model, work, options.limit)
     chosen, missing = contenders(work, options.envs.resolve())
     if options.only:
-        chosen = [c for c in chosen if c.name.startswith((*options.only, REFERENCE, BASE))]
+        chosen = [c for c in chosen if c.name.startswith((*options.only, REFERENCE, OURS))]
     workers: dict[str, Worker] = {}
     try:
         for contender in chosen:
@@ -190,28 +191,6 @@ def agreement(
         "text_cosine_min": float(text.min()),
         "same_label": float((labels[0] == labels[1]).mean()),
     }
-
-
-def table(result: dict[str, Any], clock: str = "median") -> str:
-    """Return Markdown: one row a contender, times as ratios to our int8."""
-    rows = result["contenders"]
-    base = rows[BASE]["ms"]
-    lines = [
-        "| contender | image | text | MB | image cosine, mean (least) | text cosine | same label |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for name, row in sorted(rows.items(), key=lambda item: item[1]["ms"]["image"][clock]):
-        ms = row["ms"]
-        times = [f"{ms[t][clock] / base[t][clock]:.2f}" for t in ("image", "text")]
-        if name == BASE:
-            times = [f"1.00 ({ms[t][clock]:.2f} ms)" for t in ("image", "text")]
-        cosines = [
-            f"{row[f'{t}_cosine']:.4f} ({row[f'{t}_cosine_min']:.4f})" for t in ("image", "text")
-        ]
-        cells = (name, *times, f"{row['bytes'] / 1e6:.1f}", *cosines, f"{row['same_label']:.1%}")
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += [f"\nNot run: {name}: {reason}" for name, reason in result["missing"].items()]
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 import against_peers
 import peer_models
 from peer_models import Contender, Inputs
+from result_tables.exported import peers
 
 
 def test_the_reference_agrees_with_itself():
@@ -40,7 +41,7 @@ def test_a_table_has_ratios_to_ours_and_why_a_peer_is_missing():
         "contenders": {"slow fp32": figures(6.0, 5.0), "ours int8": figures(4.0, 2.0)},
         "missing": {"peer": "no such package"},
     }
-    lines = against_peers.table(result).splitlines()
+    lines = peers(result).splitlines()
     assert lines[2] == (
         "| ours int8 | 1.00 (4.00 ms) | 1.00 (2.00 ms) | 2.5 | 0.9987 (0.9987) | 0.9987 (0.9987) "
         "| 98.0% |"

@@ -1,0 +1,24 @@
+"""All tables that are written from result files, by name, and the pages that they stand on."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from result_tables import exported, natural, running, sources, trained
+from result_tables.table import Table, filled
+
+ROOT = Path(__file__).parents[2]
+PAGES = ("README.md", "benchmarks/README.md")
+TABLES: dict[str, Table] = {
+    **natural.TABLES,
+    **trained.TABLES,
+    **sources.TABLES,
+    **exported.TABLES,
+    **running.TABLES,
+}
+
+
+def filled_pages() -> Iterator[tuple[Path, str]]:
+    """Yield the path of each page and its text with the tables."""
+    for name in PAGES:
+        path = ROOT / name
+        yield path, filled(path.read_text(encoding="utf-8"), TABLES)

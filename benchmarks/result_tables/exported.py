@@ -1,0 +1,218 @@
+"""Tables of exported towers: accuracy, bytes and latency."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from result_tables.table import Result, Table, bold, percent, rows
+from tinyclip_edge.units import three_digits
+
+DEFAULTS = {"q4 gptq", "q4 gptq, 3-bit table"}  # of export
+COLD_STARTS = ("EdgeCLIP int8", "EdgeCLIP fp32", "open_clip, torch")
+OURS = "ours int8"  # the base of the peers' times
+
+
+def fewer_bits(result: Result) -> str:
+    """Forms by their names; losses of the first sample of calibration pairs."""
+    body = []
+    for name, (sample, *_) in sorted(result["forms"].items()):
+        val, train = sample["val"], sample["train"]
+        body.append((
+            bold(name, name in DEFAULTS),
+            f"{sample['bytes'] / 1e6:.2f}",
+            *(f"{part['drop']:+.2f} ± {part['stderr']:.2f}" for part in (val, train)),
+            f"{val['same_top1']:.1f}",
+            f"{val['image_cosine']:.4f}",
+            f"{val['text_cosine']:.4f}",
+        ))  # fmt: skip
+    head = ("form", "MB", "lost", "lost, training", "same first hit, %")
+    return rows((*head, "image cosine", "text cosine"), body)
+
+
+def vocabulary(result: Result) -> str:
+    towers = result["MB of the text tower"]
+    forms = list(next(iter(towers.values())))
+    body = [(name, *(f"{sizes[form]:,.1f}" for form in forms)) for name, sizes in towers.items()]
+    return rows(("text tower, MB", *forms), body)
+
+
+def _short(model: str) -> str:
+    return model.removeprefix("TinyCLIP-")
+
+
+def _place(row: dict[str, Any], *keys: str) -> tuple[Any, ...]:
+    return tuple(row[key] for key in keys)
+
+
+def latency_aims(result: Result, single: Result) -> str:
+    """Times as quick, beside the aim; rows of ``single`` are of sessions of one thread."""
+    keys = ("model", "tower", "from", "to")
+    of_single = {_place(line, *keys): line for line in single["asked"]}
+    body = []
+    for line in result["asked"]:
+        place = _place(line, *keys)
+        model, tower, slow, fast = place
+        label = f"{_short(model)} {tower}, {slow} to {fast}".replace("onnx ", "")
+        pairs = [(label, line, result)]
+        if place in of_single:
+            pairs.append(("— single", of_single[place], single))
+        for name, each, source in pairs:
+            ms = next(row["ms"] for row in source["rows"]
+                      if _place(row, "model", "tower", "batch", "threads")
+                      == (model, tower, 1, 1))  # fmt: skip
+            times = " to ".join(three_digits(ms[end]["median"]) for end in (slow, fast))
+            ratios = (bold(f"{each[key]:.2f}", each[key] >= each["asked"])
+                      for key in ("median", "min"))  # fmt: skip
+            body.append((f"{name} ({times} ms)", f"{each['asked']:g}", *ratios))
+    return rows(("", "aimed at", "median", "least"), body)
+
+
+def latency_batches(result: Result, single: Result) -> str:
+    """Milliseconds in one thread."""
+    body = []
+    for source, suffix in ((result, ""), (single, ", single")):
+        cells: dict[tuple[str, str], list[str]] = {}
+        for row in source["rows"]:
+            if row["threads"] == 1:
+                slow, fast = (row["ms"][f"onnx {form}"]["median"] for form in ("fp32", "int8"))
+                text = f"{three_digits(slow)} to {three_digits(fast)}, {slow / fast:.1f} times"
+                cells.setdefault((row["model"], row["tower"]), []).append(text)
+        body += [(f"{_short(model)} {tower}{suffix}", *texts)
+                 for (model, tower), texts in cells.items()]  # fmt: skip
+    return rows(("one thread, fp32 to int8, ms", "batch 1", "batch 16"), body)
+
+
+def against_peers(result: Result) -> str:
+    """One row a contender for each model, times as ratios to our int8."""
+    return "\n\n".join(f"{name}:\n\n{peers(part)}" for name, part in result["models"].items())
+
+
+def peers(part: Result, clock: str = "median") -> str:
+    """Return one row a contender, and why others are missing."""
+    models = part["contenders"]
+    base = models[OURS]["ms"]
+
+    def cells(name: str, row: dict[str, Any]) -> Iterator[str]:
+        yield name
+        for tower in ("image", "text"):
+            ms = row["ms"][tower][clock]
+            ours = f" ({ms:.2f} ms)" if name == OURS else ""
+            yield f"{ms / base[tower][clock]:.2f}{ours}"
+        yield f"{row['bytes'] / 1e6:.1f}"
+        for tower in ("image", "text"):
+            yield f"{row[f'{tower}_cosine']:.4f} ({row[f'{tower}_cosine_min']:.4f})"
+        yield f"{row['same_label']:.1%}"
+
+    ordered = sorted(models.items(), key=lambda item: float(item[1]["ms"]["image"][clock]))
+    head = ("contender", "image", "text", "MB", "image cosine, mean (least)", "text cosine")
+    table = rows((*head, "same label"), (tuple(cells(*item)) for item in ordered))
+    missing = [f"\nNot run: {name}: {reason}" for name, reason in part["missing"].items()]
+    return "\n".join([table, *missing])
+
+
+def cold_start(result: Result) -> str:
+    body = []
+    for name in COLD_STARTS:
+        variant = result["variants"][name]
+        seconds = variant["seconds"]
+        body.append((
+            name.replace(", torch", " on torch"),
+            f"{bold(format(seconds['median'], '.2f'), name == COLD_STARTS[0])} "
+            f"({seconds['min']:.2f})",
+            f"{variant['peak_mb']['max']:,.0f} MB",
+        ))  # fmt: skip
+    return rows(("", "seconds, median (least)", "peak memory"), body)
+
+
+MODELS = {"student": "student, 400 steps", "student int8": "its int8"}
+
+
+def quickstart(result: Result) -> str:
+    """Both directions of retrieval, of the output of ``tinyclip-edge quickstart --json``."""
+    body = []
+    for row in result["rows"]:
+        retrieval = row["details"]["sets"][0]["retrieval"]
+        recalls = (
+            f"{100 * retrieval[way][k]:.1f}" for way in ("t2i", "i2t") for k in ("1", "5", "10")
+        )
+        share = row["encoder_parameters"] / result["rows"][0]["encoder_parameters"]
+        body.append(
+            (
+                MODELS.get(row["label"], row["label"]),
+                percent(share),
+                f"{row['megabytes']:.1f}",
+                *recalls,
+                *(f"{row[f'{tower}_ms']:.2f}" for tower in ("image", "text")),
+            )
+        )
+    head = ("", "encoders", "MB", "text→image @1", "@5", "@10", "image→text @1", "@5", "@10")
+    return rows((*head, "image ms", "text ms"), body)
+
+
+def headline(quick: Result, cold: Result, natural: Result) -> str:
+    """The claims of the front page."""
+    teacher, student, int8 = quick["rows"]
+    recalls = [100 * row["recall_at_1"] for row in quick["rows"]]
+    error = f"{100 * teacher['recall_at_1_stderr']:.1f}"
+    share = student["encoder_parameters"] / teacher["encoder_parameters"]
+    starts = [cold["variants"][name] for name in (COLD_STARTS[0], COLD_STARTS[-1])]
+    seconds, memory = (
+        [start[key][figure] for start in starts]
+        for key, figure in (("seconds", "median"), ("peak_mb", "max"))
+    )
+    top1 = {name: f"{arm['top1_mean']:.1f}" for name, arm in natural["arms"].items()}
+    body = [
+        (
+            f"student with {percent(share)} of the encoder parameters, 400 steps",
+            f"{percent(recalls[1] / recalls[0])} of the teacher's recall@1 "
+            f"({recalls[1]:.1f} of {recalls[0]:.1f} ± {error})",
+            "`make quickstart`",
+        ),
+        (
+            "the same student in int8",
+            f"{recalls[2] - recalls[1]:+.1f} points of recall@1, "
+            f"{percent(int8['megabytes'] / student['megabytes'])} of the bytes, "
+            f"{student['image_ms'] / int8['image_ms']:.1f}x faster than PyTorch per image",
+            "`make quickstart`",
+        ),
+        (
+            "process start to first text embedding, TinyCLIP-8M/16",
+            f"{seconds[0]:.2f} s and {memory[0]:.0f} MB; open_clip on torch {seconds[1]:.1f} s and "
+            f"{memory[1]:,.0f} MB",
+            "`benchmarks/cold_start.py`",
+        ),
+        (
+            "natural images: student with 8.9 %, against full size from scratch",
+            f"{top1['tiny']} against {top1['full-scratch']} % top-1 "
+            f"(teacher {natural['teacher']['top1']:.1f} %)",
+            "`benchmarks/natural_arms.py`",
+        ),
+    ]
+    return rows(("measurement", "result", "command"), body)
+
+
+def starter_15(result: Result) -> str:
+    """The claim of the small student, of a comparison with its teacher."""
+    teacher, student = result["rows"]
+    ours, theirs = (100 * row["recall_at_1"] for row in (student, teacher))
+    return (
+        f"A student with {percent(student['encoder_parameters'] / teacher['encoder_parameters'])} "
+        f"of the encoder parameters has {percent(ours / theirs)} of the teacher's recall@1 "
+        f"({ours:.1f} of {theirs:.1f} ± {100 * teacher['recall_at_1_stderr']:.1f}) after\n"
+        f"{result['steps']:,} steps of `tinyclip-edge distill starter-15`."
+    )
+
+
+LATENCIES = ("export-latency.json", "export-latency-single.json")
+TABLES = {
+    "headline": Table(headline, ("quickstart.json", "cold-start.json", "natural.json")),
+    "starter-15": Table(starter_15, ("starter-15.json",)),
+    "quickstart": Table(quickstart, ("quickstart.json",)),
+    "fewer-bits": Table(fewer_bits, ("fewer-bits.json",)),
+    "vocabulary": Table(vocabulary, ("vocabulary.json",)),
+    "latency-aims": Table(latency_aims, LATENCIES),
+    "latency-batches": Table(latency_batches, LATENCIES),
+    "against-peers": Table(against_peers, ("against-peers.json",)),
+    "cold-start": Table(cold_start, ("cold-start.json",)),
+}

@@ -1,0 +1,110 @@
+"""Tables of the pages come from the result files: values by hand, what is missing, and where."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from result_tables import PAGES, ROOT, TABLES
+from result_tables.sources import domain_importance, selection, unpaired
+from result_tables.table import Table, filled, names_in, of_seeds, rows
+from result_tables.trained import arms
+
+PAGE = "Before.\n\n<!-- table: sizes -->\n\n{}\n\n<!-- end -->\n\nBehind, 99.9.\n"
+
+
+def sizes(result):
+    return rows(("form", "MB"), [(name, f"{mb:.1f}") for name, mb in result["sizes"].items()])
+
+
+@pytest.fixture
+def results(tmp_path):
+    (tmp_path / "sizes.json").write_text(json.dumps({"sizes": {"fp32": 93.749, "int8": 24.15}}))
+    return tmp_path
+
+
+def test_a_figure_that_was_typed_is_replaced(results):
+    tables = {"sizes": Table(sizes, ("sizes.json",))}
+    table = "| form | MB |\n| --- | --- |\n| fp32 | 93.7 |\n| int8 | 24.1 |"
+    page = filled(PAGE.format("| form | MB |\n| --- | --- |\n| fp32 | 42.0 |"), tables, results)
+    assert page == PAGE.format(table)
+    assert filled(page, tables, results) == page
+
+
+def test_without_its_result_a_table_is_left_as_it_is(results):
+    tables = {"sizes": Table(sizes, ("sizes.json", "not-yet.json"))}
+    page = PAGE.format("Not measured yet.")
+    assert filled(page, tables, results) == page
+    assert tables["sizes"].missing(results) == ["not-yet.json"]
+
+
+def test_an_unknown_table_is_an_error(results):
+    with pytest.raises(KeyError, match="sizes"):
+        filled(PAGE.format(""), {}, results)
+
+
+def test_the_processor_of_a_result_stands_below_its_table(results):
+    machine = {"cpu": "Some CPU", "flags": ["avx2"], "cores": 2, "load": [0.6, 0.96]}
+    (results / "sizes.json").write_text(json.dumps({"machine": machine, "sizes": {"a": 1}}))
+    page = filled(PAGE.format(""), {"sizes": Table(sizes, ("sizes.json",))}, results)
+    assert "| a | 1.0 |\n\nSome CPU (avx2), 2 cores, load 0.96.\n\n<!-- end -->" in page
+
+
+def test_every_table_stands_on_one_page():
+    named = [n for page in PAGES for n in names_in((ROOT / page).read_text(encoding="utf-8"))]
+    assert sorted(named) == sorted(TABLES)
+
+
+def test_every_comment_of_a_page_is_one_of_a_table():
+    """A misspelt comment would silently leave its table alone."""
+    for page in PAGES:
+        text = (ROOT / page).read_text(encoding="utf-8")
+        comments = re.findall(r"<!--.*?-->", text, re.DOTALL)
+        assert len(comments) == 2 * len(names_in(text)), page
+
+
+def test_seeds_stand_behind_their_mean():
+    assert of_seeds([48.827, 48.605, 49.017], best=True) == "**48.8** (48.8, 48.6, 49.0)"
+    assert of_seeds([51.585]) == "51.6"
+
+
+def test_arms_of_a_student():
+    recalls = {"inherited": [35.7, 35.9], "affinity": [1.49, 1.65], "scratch": [0.95, 1.3]}
+    result = {
+        "student": "starter-15",
+        "steps": 400,
+        "arms": {name: {"r1": {"all": values}} for name, values in recalls.items()},
+    }
+    assert arms(result).splitlines()[2] == (
+        "| `starter-15` | 400 | **35.8** (35.7, 35.9) | 1.6 (1.5, 1.6) | 1.1 (0.9, 1.3) |"
+    )
+
+
+def test_unpaired_students_have_their_share():
+    row = {"r1": [48.0, 50.0], "share_mean": 95.25, "share_of_paired": [94.1, 96.4]}
+    assert unpaired({"arms": {"unpaired": row}}).splitlines()[2] == (
+        "| unpaired | 49.0 (48.0, 50.0) | 95.2 (94.1, 96.4) |"
+    )
+
+
+def test_domains_have_a_row_for_each_calibration():
+    row = {
+        "r1_before_training": [7.5], "r1": [50.0], "gain": [0.0], "gain_mean": 0.0,
+        "all_concepts_r1": [19.2],
+    }  # fmt: skip
+    result = {"domains": {"animals": {"general": row}, "food": {"mix": row}}}
+    assert domain_importance(result).splitlines()[2:] == [
+        "| animals | general | 7.5 | 50.0 | +0.00 (+0.0) | 19.2 |",
+        "| food | mix | 7.5 | 50.0 | +0.00 (+0.0) | 19.2 |",
+    ]
+
+
+def test_parts_of_a_selection_that_are_there_are_shown():
+    rate = {"captions": 1000, "processor_seconds": 0.25, "captions_per_processor_second": 4000}
+    assert selection({"rate": rate}).splitlines()[2] == "| 1,000 | 0.2 | 4,000 |"
+    shares = {"precision": {"seeds": [50.0]}, "recall at twice as many": {"seeds": [68.0]}}
+    planted = {"planted": 485, "of": 25727, "chance": 1.89, "both": shares}
+    text = selection({"rate": rate, "planted": planted})
+    assert "| both | 50.0 | 68.0 |\n| chance | 1.9 | |\n\n| captions |" in text
