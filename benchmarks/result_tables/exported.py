@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from result_tables.table import Result, Table, bold, percent, rows
+from result_tables.table import Result, Table, bold, millions, percent, rows
 from tinyclip_edge.units import three_digits
 
 DEFAULTS = {"q4 gptq", "q4 gptq, 3-bit table"}  # of export
@@ -128,34 +128,49 @@ def cold_start(result: Result) -> str:
 MODELS = {"student": "student, 400 steps", "student int8": "its int8"}
 
 
+def quickstart_end(result: Result) -> str:
+    """The table that the quickstart ends with, without latencies."""
+    teacher = result["rows"][0]
+
+    def of_teacher(row: dict[str, Any], figure: str) -> str:
+        return "" if row is teacher else f" ({percent(row[figure] / teacher[figure])})"
+
+    body = [
+        (
+            row["label"],
+            f"{millions(row['encoder_parameters'])} M{of_teacher(row, 'encoder_parameters')}",
+            f"{row['megabytes']:.1f}",
+            f"{100 * row['recall_at_1']:.1f}{of_teacher(row, 'recall_at_1')}",
+            f"{100 * row['recall_at_5']:.1f}",
+            f"{100 * row['zero_shot_100_way']:.1f}",
+        )
+        for row in result["rows"]
+    ]
+    return rows(("", "encoders", "MB", "recall@1", "recall@5", "zero-shot among 100"), body)
+
+
 def quickstart(result: Result) -> str:
     """Both directions of retrieval, of the output of ``tinyclip-edge quickstart --json``."""
     body = []
     for row in result["rows"]:
         retrieval = row["details"]["sets"][0]["retrieval"]
-        recalls = (
-            f"{100 * retrieval[way][k]:.1f}" for way in ("t2i", "i2t") for k in ("1", "5", "10")
-        )
-        share = row["encoder_parameters"] / result["rows"][0]["encoder_parameters"]
-        body.append(
-            (
-                MODELS.get(row["label"], row["label"]),
-                percent(share),
-                f"{row['megabytes']:.1f}",
-                *recalls,
-                *(f"{row[f'{tower}_ms']:.2f}" for tower in ("image", "text")),
-            )
-        )
+        body.append((
+            MODELS.get(row["label"], row["label"]),
+            percent(row["encoder_parameters"] / result["rows"][0]["encoder_parameters"]),
+            f"{row['megabytes']:.1f}",
+            *(f"{100 * retrieval[way][k]:.1f}" for way in ("t2i", "i2t") for k in ("1", "5", "10")),
+        ))  # fmt: skip
     head = ("", "encoders", "MB", "text→image @1", "@5", "@10", "image→text @1", "@5", "@10")
-    return rows((*head, "image ms", "text ms"), body)
+    return rows(head, body)
 
 
-def headline(quick: Result, cold: Result, natural: Result) -> str:
+def headline(quick: Result, beside: Result, cold: Result, natural: Result) -> str:
     """The claims of the front page."""
     teacher, student, int8 = quick["rows"]
     recalls = [100 * row["recall_at_1"] for row in quick["rows"]]
-    error = f"{100 * teacher['recall_at_1_stderr']:.1f}"
-    share = student["encoder_parameters"] / teacher["encoder_parameters"]
+    share = percent(student["encoder_parameters"] / teacher["encoder_parameters"])
+    ms = {name: row["ms"]["image"]["median"]
+          for name, row in beside["models"]["quickstart"]["contenders"].items()}  # fmt: skip
     starts = [cold["variants"][name] for name in (COLD_STARTS[0], COLD_STARTS[-1])]
     seconds, memory = (
         [start[key][figure] for start in starts]
@@ -163,32 +178,22 @@ def headline(quick: Result, cold: Result, natural: Result) -> str:
     )
     top1 = {name: f"{arm['top1_mean']:.1f}" for name, arm in natural["arms"].items()}
     body = [
-        (
-            f"student with {percent(share)} of the encoder parameters, 400 steps",
-            f"{percent(recalls[1] / recalls[0])} of the teacher's recall@1 "
-            f"({recalls[1]:.1f} of {recalls[0]:.1f} ± {error})",
-            "`make quickstart`",
-        ),
-        (
-            "the same student in int8",
-            f"{recalls[2] - recalls[1]:+.1f} points of recall@1, "
-            f"{percent(int8['megabytes'] / student['megabytes'])} of the bytes, "
-            f"{student['image_ms'] / int8['image_ms']:.1f}x faster than PyTorch per image",
-            "`make quickstart`",
-        ),
-        (
-            "process start to first text embedding, TinyCLIP-8M/16",
-            f"{seconds[0]:.2f} s and {memory[0]:.0f} MB; open_clip on torch {seconds[1]:.1f} s and "
-            f"{memory[1]:,.0f} MB",
-            "`benchmarks/cold_start.py`",
-        ),
-        (
-            "natural images: student with 8.9 %, against full size from scratch",
-            f"{top1['tiny']} against {top1['full-scratch']} % top-1 "
-            f"(teacher {natural['teacher']['top1']:.1f} %)",
-            "`benchmarks/natural_arms.py`",
-        ),
-    ]
+        (f"student with {share} of the encoder parameters, 400 steps",
+         f"{percent(recalls[1] / recalls[0])} of the teacher's recall@1 ({recalls[1]:.1f} of "
+         f"{recalls[0]:.1f} ± {100 * teacher['recall_at_1_stderr']:.1f})", "`make quickstart`"),
+        ("the same student in int8",
+         f"{recalls[2] - recalls[1]:+.1f} points of recall@1, "
+         f"{percent(int8['megabytes'] / student['megabytes'])} of the bytes", "`make quickstart`"),
+        ("its image tower, one thread",
+         f"{ms['torch eager'] / ms[OURS]:.1f} times as quick as PyTorch",
+         "`benchmarks/against_peers.py`"),
+        ("process start to first text embedding, TinyCLIP-8M/16",
+         f"{seconds[0]:.2f} s and {memory[0]:.0f} MB; open_clip on torch {seconds[1]:.1f} s and "
+         f"{memory[1]:,.0f} MB", "`benchmarks/cold_start.py`"),
+        ("natural images: student with 8.9 %, against full size from scratch",
+         f"{top1['tiny']} against {top1['full-scratch']} % top-1 "
+         f"(teacher {natural['teacher']['top1']:.1f} %)", "`benchmarks/natural_arms.py`"),
+    ]  # fmt: skip
     return rows(("measurement", "result", "command"), body)
 
 
@@ -206,13 +211,16 @@ def starter_15(result: Result) -> str:
 
 LATENCIES = ("export-latency.json", "export-latency-single.json")
 TABLES = {
-    "headline": Table(headline, ("quickstart.json", "cold-start.json", "natural.json")),
+    "headline": Table(
+        headline, ("quickstart.json", "against-peers.json", "cold-start.json", "natural.json")
+    ),
     "starter-15": Table(starter_15, ("starter-15.json",)),
+    "quickstart-end": Table(quickstart_end, ("quickstart.json",)),
     "quickstart": Table(quickstart, ("quickstart.json",)),
     "fewer-bits": Table(fewer_bits, ("fewer-bits.json",)),
     "vocabulary": Table(vocabulary, ("vocabulary.json",)),
-    "latency-aims": Table(latency_aims, LATENCIES),
-    "latency-batches": Table(latency_batches, LATENCIES),
-    "against-peers": Table(against_peers, ("against-peers.json",)),
-    "cold-start": Table(cold_start, ("cold-start.json",)),
+    "latency-aims": Table(latency_aims, LATENCIES, timed=True),
+    "latency-batches": Table(latency_batches, LATENCIES, timed=True),
+    "against-peers": Table(against_peers, ("against-peers.json",), timed=True),
+    "cold-start": Table(cold_start, ("cold-start.json",), timed=True),
 }

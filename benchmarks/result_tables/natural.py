@@ -102,7 +102,7 @@ def still(result: Result) -> str:
 
 TABLES = {
     "natural-claims": Table(claims, ("natural.json",)),
-    "natural-precisions": Table(precisions, ("natural-precisions.json",)),
+    "natural-precisions": Table(precisions, ("natural-precisions.json",), timed=True),
     "natural-transfer": Table(transfer, ("natural-transfer.json",)),
     "natural-still": Table(still, ("natural-still.json",)),
 }

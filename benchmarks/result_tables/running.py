@@ -153,12 +153,12 @@ def cross_check(*results: Result) -> str:
 
 
 TABLES = {
-    "cold-search": Table(cold_search, ("cold-search.json",)),
-    "serve-load": Table(serve_load, ("serve-load.json",)),
-    "index-scale": Table(index_scale, ("index-scale.json",)),
-    "collection-peers": Table(collection_peers, ("collection-peers.json",)),
-    "file-to-embedding": Table(file_to_embedding, ("file-to-embedding.json",)),
-    "demo-page": Table(demo_page, ("demo-page.json",)),
+    "cold-search": Table(cold_search, ("cold-search.json",), timed=True),
+    "serve-load": Table(serve_load, ("serve-load.json",), timed=True),
+    "index-scale": Table(index_scale, ("index-scale.json",), timed=True),
+    "collection-peers": Table(collection_peers, ("collection-peers.json",), timed=True),
+    "file-to-embedding": Table(file_to_embedding, ("file-to-embedding.json",), timed=True),
+    "demo-page": Table(demo_page, ("demo-page.json",), timed=True),
     "familiarity": Table(familiarity, ("familiarity.json",)),
     "cross-check": Table(cross_check, ("cross-check.json", "cross-check-sets.json")),
 }

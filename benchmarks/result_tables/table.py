@@ -21,10 +21,14 @@ Result = dict[str, Any]  # a result file
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table; ``markdown`` takes the contents of the result ``files``, in their order."""
+    """A table; ``markdown`` takes the contents of the result ``files``, in their order.
+
+    ``timed``: the processors and their loads are named below.
+    """
 
     markdown: Callable[..., str]
     files: tuple[str, ...]
+    timed: bool = False
 
     def missing(self, results: Path = RESULTS) -> list[str]:
         """Return the result files that are not there."""
@@ -34,14 +38,12 @@ class Table:
         """Return the table; all result files have to be there."""
         files = [(results / name).read_text(encoding="utf-8") for name in self.files]
         contents = [json.loads(text) for text in files]
-        machines = dict.fromkeys(filter(None, map(_machine, contents)))
+        machines = dict.fromkeys(map(_machine, contents)) if self.timed else ()
         return "\n\n".join([self.markdown(*contents), *machines])
 
 
 def _machine(result: Result) -> str:
-    machine = result.get("machine")
-    if not isinstance(machine, dict) or "cpu" not in machine:
-        return ""
+    machine = result["machine"]
     load = machine.get("load")
     busy = max(load) if isinstance(load, list) else load  # before and after, in some
     about = f"{machine['cores']} cores" + ("" if busy is None else f", load {busy:g}")

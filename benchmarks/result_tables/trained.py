@@ -197,6 +197,6 @@ TABLES = {
     "loss-options-prefixes": Table(prefixes, ("loss-options.json",)),
     "mapped": Table(mapped, ("mapped-inheritance.json", "mapped-inheritance-300.json")),
     "paths": Table(paths, ("half.json", "quarter.json")),
-    "training-speed": Table(training_speed, ("training-speed.json",)),
+    "training-speed": Table(training_speed, ("training-speed.json",), timed=True),
     "training-speed-gpu": Table(training_speed_gpu, ("training-speed-gpu.json",)),
 }

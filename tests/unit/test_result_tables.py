@@ -48,7 +48,7 @@ def test_an_unknown_table_is_an_error(results):
 def test_the_processor_of_a_result_stands_below_its_table(results):
     machine = {"cpu": "Some CPU", "flags": ["avx2"], "cores": 2, "load": [0.6, 0.96]}
     (results / "sizes.json").write_text(json.dumps({"machine": machine, "sizes": {"a": 1}}))
-    page = filled(PAGE.format(""), {"sizes": Table(sizes, ("sizes.json",))}, results)
+    page = filled(PAGE.format(""), {"sizes": Table(sizes, ("sizes.json",), timed=True)}, results)
     assert "| a | 1.0 |\n\nSome CPU (avx2), 2 cores, load 0.96.\n\n<!-- end -->" in page
 
 
