@@ -17,7 +17,7 @@ from tinyclip_edge.models.library import open_clip
 from tinyclip_edge.models.sized_text import HF_CONFIG, fixed_settings, is_hf_text
 
 _VISION_KEYS = (
-    "patch_size",
+    "patch_size",  # only of a ResNet, which has none; patches of a ViT are resized
     "act_kwargs",
     "norm_kwargs",
     "pool_type",
@@ -51,9 +51,12 @@ def check_agreement(
     }
     for tower, kind, keys in (settings[name] for name in towers):
         default = kind()
-        if len({isinstance(c[tower].get("layers", 12), int) for c in (teacher, student)}) > 1:
+        in_one_stage = {isinstance(c[tower].get("layers", 12), int) for c in (teacher, student)}
+        if len(in_one_stage) > 1:
             continue  # a ResNet and a ViT: the plan refuses them by that name
         for key in keys:
+            if key == "patch_size" and in_one_stage == {True}:
+                continue
             values = [c[tower].get(key, getattr(default, key)) for c in (teacher, student)]
             if not (tower == "text_cfg" and all(value in END_POOLS for value in values)):
                 pairs.append((f"{tower}.{key}", *values))

@@ -22,6 +22,7 @@ from tinyclip_edge.models.library import open_clip, quiet
 from tinyclip_edge.models.sized_fastvit import fastvit_keywords, fastvit_sizes, final_width
 
 SIZES = ("width", "layers", "head_width", "mlp_ratio")
+PATCH = "patch_size"  # of a tower that has sizes of its own
 
 TimmTrunk: TypeAlias = Any  # a vision transformer of timm or a layer of it, read by attributes
 
@@ -129,6 +130,8 @@ def _trunk(vision: Mapping[str, Any], image_size: object) -> tuple[int, dict[str
     """Return the channels that a trunk gives, and timm's keywords for its sizes."""
     name = vision["timm_model_name"]
     usual, staged = timm_sizes(name), fastvit_sizes(name)
+    if staged is not None and PATCH in vision:
+        raise ModelError(f"vision_cfg.{PATCH}: {name} has no patches; leave it out")
     if staged is not None:
         return final_width(vision, staged), fastvit_keywords(vision, staged)
     if usual is None:
@@ -153,8 +156,12 @@ def _keywords(vision: Mapping[str, Any], usual: TimmSizes, name: str) -> dict[st
     sizes["mlp_ratio"] = usual.mlp_ratio if ratio is None else ratio
     if usual.stem is not None:
         sizes |= _stem_keywords(usual, width, name)
-    if "patch_size" in vision:
-        sizes["patch_size"] = vision["patch_size"]
+    if PATCH in vision:
+        if usual.stem is not None:
+            raise ModelError(
+                f"vision_cfg.{PATCH}: {name} has convolutions instead of patches; leave it out"
+            )
+        sizes[PATCH] = vision[PATCH]
     pool_head = usual.pool_head_width
     if pool_head is not None and pool_head != usual.head_width:
         if width % pool_head:

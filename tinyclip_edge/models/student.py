@@ -27,6 +27,7 @@ from tinyclip_edge.models.clip import LoadedClip
 from tinyclip_edge.models.folder import read_config
 from tinyclip_edge.models.head_widths import head_widths
 from tinyclip_edge.models.importance import importance_plan
+from tinyclip_edge.models.patches import resize_patches
 from tinyclip_edge.models.positions import resize_positions, whole_state
 from tinyclip_edge.models.pruned_units import UNITS
 from tinyclip_edge.models.student_config import (
@@ -157,8 +158,9 @@ def plan_student(
     teacher is). ``modes`` says which towers stay fresh, or become the teacher's, whatever their
     kind; the others are inherited.
 
-    Raises InheritanceError when activation, patch size or pooling differ, or when the
-    student does not fit into the teacher. Another image size interpolates the positional embedding.
+    Raises InheritanceError when activation or pooling differ, or when the student does not fit into
+    the teacher. Another image size interpolates the positional embedding, and another patch size
+    that and the patch embedding.
     """
     if UNITS in teacher.config:
         raise InheritanceError(
@@ -171,12 +173,14 @@ def plan_student(
     )
     towers = [tower for tower in BOTH if tower not in (*frozen, *fresh)]
     check_agreement(teacher.config["model_cfg"], student.config["model_cfg"], towers)
+    student_state = student.model.state_dict()
     if "image" in towers:
         check_pools(teacher, student)
         teacher_state, notes = resize_positions(teacher.model, student.model)
+        teacher_state, resized = resize_patches(teacher_state, student_state)
+        notes = (*notes, *resized)
     else:
         teacher_state, notes = whole_state(teacher.model), ()
-    student_state = student.model.state_dict()
     shapes = (
         ClipShape.of(teacher_state, head_widths(teacher), towers=towers),
         ClipShape.of(student_state, head_widths(student), towers=towers),

@@ -18,7 +18,7 @@ from tinyclip_edge.models.sized_text import (
     read_text_config,
     student_text,
 )
-from tinyclip_edge.models.sized_timm import SIZES, is_sized, pooled_width, timm_sizes
+from tinyclip_edge.models.sized_timm import PATCH, SIZES, is_sized, pooled_width, timm_sizes
 from tinyclip_edge.models.tokenization import OPEN_CLIP_VOCABULARY
 
 _TOKENIZER_KEYS = (
@@ -39,7 +39,7 @@ _TEXT_SIZES = (
     "norm_kwargs",
 )
 # Settings of a student's image tower that leave it of a timm teacher's kind.
-_TIMM_SIZE_KEYS = {*SIZES, "image_size"}
+_TIMM_SIZE_KEYS = {*SIZES, PATCH, "image_size"}
 # Settings of its text tower that leave it an encoder of transformers like its teacher's.
 _HF_KEYS = {
     *TEXT_SIZES,
@@ -177,10 +177,10 @@ def _timm_base(teacher: dict[str, Any], student: dict[str, Any]) -> dict[str, An
     """Return a timm teacher's vision settings, with all sizes where the student gives some."""
     name = teacher["timm_model_name"]
     usual = None
-    if student.keys() & set(SIZES):
+    if student.keys() & {*SIZES, PATCH}:
         usual = timm_sizes(name) or fastvit_sizes(name)
     if usual is None:
-        sized = student.keys() & set(SIZES)
+        sized = student.keys() & {*SIZES, PATCH}
         return {k: v for k, v in teacher.items() if not sized or k == "image_size"}
     return {**{key: getattr(usual, key) for key in SIZES}, **deepcopy(teacher)}
 
