@@ -91,10 +91,10 @@ matrix: .venv/bin/uv
 
 clients: tests/clients/node_modules/.installed
 
-# Needs cc, libcjson-dev, libstb-dev, libandroid-json-org-java and Java. onnxruntime's C header is in its package for Unity, Kotlin's
-# compiler and esbuild in packages of their own; none is installed, they are only unpacked.
-samples: .venv/.installed-dev build/samples/.unpacked
-	$(PYTEST) -m sample tests/samples
+# Needs cc, libcjson-dev, libstb-dev, libpython, libandroid-json-org-java and Java. onnxruntime's C header is in its package
+# for Unity, Kotlin's compiler and esbuild in packages of their own; none is installed, they are only unpacked.
+samples: .venv/.installed-samples build/samples/.unpacked
+	.venv/samples/bin/python -m pytest -m sample tests/samples
 
 docs: .venv/.installed-dev
 	$(BIN)/python docs/generate.py
@@ -122,6 +122,7 @@ clean:
 # Environments of what cannot stand beside the packages of .venv, in front of those.
 FRONT_optimum := --editable '.[optimum]'
 FRONT_applications := --editable '.[extensions]' fastembed sentence-transformers
+FRONT_samples := --editable '.[extensions]'
 FRONT_infinity := 'infinity-emb[torch]' aiohttp
 FRONT_openvino := onnxruntime-openvino
 FRONT_webgpu := onnxruntime-webgpu
@@ -131,7 +132,7 @@ FRONT_litert := --editable '.[litert]'
 FRONT_executorch := --editable '.[executorch]'
 
 .venv/.installed-optimum .venv/.installed-openvino .venv/.installed-webgpu .venv/.installed-native \
-		.venv/.installed-applications .venv/.installed-infinity \
+		.venv/.installed-applications .venv/.installed-infinity .venv/.installed-samples \
 		$(ENGINES:%=.venv/.installed-%): \
 		.venv/.installed-%: .venv/.installed-dev
 	$(BIN)/python -m venv .venv/$*

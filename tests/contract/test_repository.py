@@ -19,6 +19,16 @@ def test_files_stay_short():
     assert {name: n for name, n in lines.items() if n > MAX_LINES} == {}
 
 
+def test_applications_to_start_from_stay_small():
+    kinds = {".c", ".h", ".kt", ".js", ".mjs"}
+    for name in ("c", "android", "node", "react-native"):
+        folder = ROOT / "demo" / name
+        files = [
+            p for p in folder.rglob("*") if p.suffix in kinds and "node_modules" not in p.parts
+        ]
+        assert 0 < sum(len(p.read_text().splitlines()) for p in files) <= MAX_LINES, name
+
+
 def test_no_drawer_modules():
     banned = {"utils.py", "common.py", "helpers.py", "misc.py"}
     assert [p for p in sources() if p.name in banned or re.search(r"_v\d+\.py$", p.name)] == []

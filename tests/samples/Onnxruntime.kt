@@ -1,7 +1,7 @@
 // What Clip.kt uses of onnxruntime's Java API, so that it can be compiled without that package.
 package ai.onnxruntime
 
-import java.nio.FloatBuffer
+import java.nio.ByteBuffer
 import java.nio.LongBuffer
 
 class OrtEnvironment {
@@ -24,11 +24,14 @@ class OrtSession : AutoCloseable {
     }
 }
 
+enum class OnnxJavaType { UINT8 }
+
 class OnnxTensor(val value: Any) : AutoCloseable {
     override fun close() = Unit
 
     companion object {
-        @JvmStatic fun createTensor(environment: OrtEnvironment, data: FloatBuffer, shape: LongArray) = OnnxTensor(Triple(environment, data, shape))
+        @JvmStatic fun createTensor(environment: OrtEnvironment, data: ByteBuffer, shape: LongArray, type: OnnxJavaType) =
+            OnnxTensor(listOf(environment, data, shape, type))
 
         @JvmStatic fun createTensor(environment: OrtEnvironment, data: LongBuffer, shape: LongArray) = OnnxTensor(Triple(environment, data, shape))
     }

@@ -4,7 +4,7 @@ plugins {
 }
 
 // ./gradlew installDebug -Pbundle=/path/to/a/bundle
-val bundle = providers.gradleProperty("bundle").orElse("../../../bundles/quickstart")
+val bundle = providers.gradleProperty("bundle").orElse("../../../bundles/first")
 val copyBundle by tasks.registering(Sync::class) {
     from(bundle)
     into(layout.buildDirectory.dir("bundle/bundle"))

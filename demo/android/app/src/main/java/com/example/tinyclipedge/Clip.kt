@@ -1,9 +1,9 @@
 package com.example.tinyclipedge
 
+import ai.onnxruntime.OnnxJavaType
 import ai.onnxruntime.OnnxTensor
 import ai.onnxruntime.OrtEnvironment
 import ai.onnxruntime.OrtSession
-import java.nio.FloatBuffer
 import java.nio.LongBuffer
 import java.security.MessageDigest
 import java.util.Base64
@@ -11,15 +11,14 @@ import kotlin.math.exp
 import kotlin.math.sqrt
 import org.json.JSONObject
 
-/** A bundle in its own precision; `read` returns a file of it. */
+/** A bundle of `export --embed-preprocessing` in its own precision; `read` returns a file of it. */
 class Clip(private val read: (String) -> ByteArray) : AutoCloseable {
     private val manifest = JSONObject(String(read("manifest.json")))
     private val precision = manifest.getString("default_precision")
-    private val preprocess = Preprocess(JSONObject(String(checked("preprocessor_config.json"))))
     private val tokenizer = Tokenizer(JSONObject(String(checked("tokenizer.json"))), manifest)
     private val environment = OrtEnvironment.getEnvironment()
-    private val image = tower("image")
-    private val text = tower("text")
+    private val image = graph(section("extras", "uint8", "files"))
+    private val text = graph(section("towers", "text"))
 
     /** The bytes of a file whose hash is the manifest's. */
     private fun checked(name: String): ByteArray {
@@ -29,13 +28,15 @@ class Clip(private val read: (String) -> ByteArray) : AutoCloseable {
         return bytes
     }
 
-    private fun tower(name: String): OrtSession =
-        environment.createSession(checked(manifest.getJSONObject("towers").getJSONObject(name).getString(precision)))
+    private fun section(vararg names: String): JSONObject = names.fold(manifest) { table, name ->
+        requireNotNull(table.optJSONObject(name)) { "the manifest has no \"$name\": use export --embed-preprocessing" }
+    }
+
+    private fun graph(files: JSONObject): OrtSession = environment.createSession(checked(files.getString(precision)))
 
     fun encodeImage(picture: Picture): FloatArray {
-        val shape = longArrayOf(1, 3, preprocess.size.toLong(), preprocess.size.toLong())
-        val pixels = FloatBuffer.wrap(preprocess.floats(picture))
-        return OnnxTensor.createTensor(environment, pixels, shape).use { run(image, "pixel_values", it) }
+        val shape = longArrayOf(picture.height.toLong(), picture.width.toLong(), 3)
+        return OnnxTensor.createTensor(environment, picture.rgb(), shape, OnnxJavaType.UINT8).use { run(image, "image", it) }
     }
 
     fun encodeText(text: String): FloatArray = encodeIds(tokenizer.encode(text))
