@@ -74,7 +74,7 @@ def tailor(  # noqa: PLR0913 - a public call, whose options have names
     record = {"version": VERSION, **request.as_dict()}
     try:
         with folder.held(request.as_dict(), resume=resume):
-            tailoring = _begin(request, folder, callback)
+            tailoring = begin(request, folder, callback)
             folder.write(REQUEST, record)
             return _finish(tailoring, callback)
     except OSError as error:
@@ -84,7 +84,7 @@ def tailor(  # noqa: PLR0913 - a public call, whose options have names
         ) from error
 
 
-def _begin(request: TailorRequest, work: WorkFolder, say: Say) -> Tailoring:
+def begin(request: TailorRequest, work: WorkFolder, say: Say) -> Tailoring:
     """List the pictures and the candidates, and write both when they are good."""
     from tinyclip_edge.models import load_clip
     from tinyclip_edge.tailoring.measure import teacher_tower
