@@ -10,12 +10,13 @@ PYTEST := $(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist
 HERE := not optimum and not provider and not application and not infinity and not sample
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help quickstart test ci demo lint format types contracts unit full slow rest optimum devices applications matrix \
+.PHONY: help quickstart test ci demo evidence lint format types contracts unit full slow rest optimum devices applications matrix \
 	clients samples docs clean
 
 help:
 	@echo "make quickstart   distil, export to int8, compare (installs into .venv first)"
 	@echo "make demo         serve the comparison page"
+	@echo "make evidence     measure again what two cores can in some nights, and write the tables"
 	@echo "make test         lint, types, import contracts, tests (installs into .venv first)"
 	@echo "make ci           the same with slow tests, and make optimum, in one run"
 	@echo "make slow         all tests, 20,000 fuzz inputs a reader as well (hours); make rest: slow ones alone"
@@ -35,6 +36,10 @@ quickstart: .venv/.installed-all
 
 demo: .venv/.installed-all
 	$(BIN)/tinyclip-edge demo
+
+# make evidence JOBS="--only half quarter --minutes 480"; JOBS=--list prints them.
+evidence: .venv/.installed-dev
+	$(BIN)/python benchmarks/evidence.py $(JOBS)
 
 # The checks of types take a minute of one core, in which the tests have begun.
 test: .venv/.installed-dev

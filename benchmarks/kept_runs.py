@@ -110,13 +110,14 @@ def mean_recalls(metrics: dict[str, float]) -> dict[str, float]:
     } | {"t2i_r1": round(100 * metrics["t2i_r1"], 3), "top1_100": 100 * metrics["zero_shot_100"]}
 
 
-def teacher_hash() -> str:
-    """Return a short hash of the weights of the recipe's teacher."""
+def teacher_hash(model: str | None = None) -> str:
+    """Return a short hash of the weights of a teacher, by default the recipe's."""
     from tinyclip_edge.config import load_config
     from tinyclip_edge.models import load_clip, weights_hash
 
     teacher = load_config("starter", []).teacher
-    return weights_hash(load_clip(teacher.model, teacher.pretrained).model)[:8]
+    clip = load_clip(teacher.model, teacher.pretrained) if model is None else load_clip(model)
+    return weights_hash(clip.model)[:8]
 
 
 def twemoji_shard(folder: Path) -> Path:

@@ -49,7 +49,11 @@ class PlainLoop:
             eps=config.eps,
         )
 
-    def step(self, batch: Batch) -> float:
+    def step(self, batch: Batch, *, lr: float | None = None) -> float:
+        """Train on a batch, with another learning rate from now on if one is given."""
+        if lr is not None:
+            for group in self._optimizer.param_groups:
+                group["lr"] = lr
         pixels = self._codec.restore(batch.pixels.to(self._device))
         student_tokens, teacher_tokens = (
             read(list(batch.captions)) for read in reversed(self._tokenizers)

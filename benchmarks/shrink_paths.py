@@ -3,7 +3,8 @@
 ``half``: learnt masks (``starter-masks``) against uniform inheritance (``starter``).
 ``quarter``: three stages of 75, 50 and 25 % of the prunable parameters (``starter-stages``) against
 one stage to the last one's shape. Every way is run with every seed and measured on Twemoji, the
-style nobody trained on. Finished runs stay under ``--work`` and are not repeated.
+style nobody trained on; ``--teacher`` sets another teacher of the same shape, such as one that was
+trained without layer dropout. Finished runs stay under ``--work`` and are not repeated.
 
     python benchmarks/shrink_paths.py --question half --out benchmarks/results/half.json
 """
@@ -42,7 +43,9 @@ def run(arguments: argparse.Namespace, way: str, seed: int, val: str) -> dict[st
 
     name = f"{arguments.question}-{way.replace(' ', '-')}-seed{seed}-teacher{arguments.teacher}"
     config, overrides = ways(arguments.question)[way]
+    teacher = [f"teacher.model={arguments.teacher_model}"] if arguments.teacher_model else []
     shared = [
+        *teacher,
         "loss.contrastive=0",
         f"seed={seed}",
         f"data.val={val}",
@@ -76,8 +79,11 @@ def main() -> None:
     parser = runs_parser(__doc__, "runs/paths")
     parser.add_argument("--question", choices=STEPS, required=True)
     parser.add_argument("--set", nargs="*", default=[], help="overrides of all ways")
+    parser.add_argument(
+        "--teacher", dest="teacher_model", metavar="MODEL", help="of all ways, not the recipe's"
+    )
     arguments = parser.parse_args()
-    arguments.teacher = teacher_hash()
+    arguments.teacher = teacher_hash(arguments.teacher_model)
 
     import torch
 

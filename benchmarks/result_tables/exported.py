@@ -197,24 +197,11 @@ def headline(quick: Result, beside: Result, cold: Result, natural: Result) -> st
     return rows(("measurement", "result", "command"), body)
 
 
-def starter_15(result: Result) -> str:
-    """The claim of the small student, of a comparison with its teacher."""
-    teacher, student = result["rows"]
-    ours, theirs = (100 * row["recall_at_1"] for row in (student, teacher))
-    return (
-        f"A student with {percent(student['encoder_parameters'] / teacher['encoder_parameters'])} "
-        f"of the encoder parameters has {percent(ours / theirs)} of the teacher's recall@1 "
-        f"({ours:.1f} of {theirs:.1f} ± {100 * teacher['recall_at_1_stderr']:.1f}) after\n"
-        f"{result['steps']:,} steps of `tinyclip-edge distill starter-15`."
-    )
-
-
 LATENCIES = ("export-latency.json", "export-latency-single.json")
 TABLES = {
     "headline": Table(
         headline, ("quickstart.json", "against-peers.json", "cold-start.json", "natural.json")
     ),
-    "starter-15": Table(starter_15, ("starter-15.json",)),
     "quickstart-end": Table(quickstart_end, ("quickstart.json",)),
     "quickstart": Table(quickstart, ("quickstart.json",)),
     "fewer-bits": Table(fewer_bits, ("fewer-bits.json",)),

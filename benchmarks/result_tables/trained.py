@@ -188,7 +188,45 @@ def training_speed_gpu(result: Result) -> str:
     return rows(head, body)
 
 
+def shipped_15(result: Result) -> str:
+    """The claim of the small student."""
+    teacher, student = result["teacher"], result["runs"]["starter-15"]
+    share = student["encoder_parameters"] / teacher["encoder_parameters"]
+    kept = statistics.mean(student["t2i_r1"]) / teacher["t2i_r1"]
+    return (
+        f"A student with {percent(share)} of the encoder parameters has {percent(kept)} of the "
+        f"teacher's recall@1 ({of_seeds(student['t2i_r1'])}, teacher {teacher['t2i_r1']:.1f} "
+        f"± {teacher['stderr']:.1f}) after {student['steps']:,} steps\n"
+        "of `tinyclip-edge distill starter-15`."
+    )
+
+
+def shipped_precisions(result: Result) -> str:
+    body = [
+        (name.removeprefix("starter, "), of_seeds(row["t2i_r1"]), of_seeds(row["i2t_r1"]))
+        for name, row in result["runs"].items()
+        if name.startswith("starter, ")
+    ]
+    return rows(
+        ("starter, test of unseen style", "text→image recall@1", "image→text recall@1"), body
+    )
+
+
+def equal_time(result: Result) -> str:
+    body = [
+        (name, each(row["seconds"], ".0f"), each(row["steps"], ".0f"), of_seeds(row["r1"]))
+        for name, row in result["arms"].items()
+    ]
+    return rows(("", "seconds", "steps", "recall@1"), body)
+
+
 TABLES = {
+    "starter-15": Table(shipped_15, ("shipped-runs.json",)),
+    "shipped-precisions": Table(shipped_precisions, ("shipped-runs.json",)),
+    "equal-time": Table(equal_time, ("equal-time.json",)),
+    "arms-long": Table(arms, ("arms-50-long.json", "arms-15-long.json")),
+    "arms-long-steps": Table(steps_to_scratch, ("arms-50-long.json", "arms-15-long.json")),
+    "paths-no-layer-drop": Table(paths, ("half-no-layer-drop.json", "quarter-no-layer-drop.json")),
     "arms": Table(arms, ("arms-50.json", "arms-15.json")),
     "arms-steps": Table(steps_to_scratch, ("arms-50.json", "arms-15.json")),
     "losses": Table(losses, ("starter-ablation.json",)),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -48,6 +51,15 @@ def test_one_stage_goes_to_the_last_shape_of_three(paths, teacher):
     units = [clip_units(create_student(s.student, teacher)).prunable for s in three.stages]
     assert [round(u / clip_units(teacher).prunable, 2) for u in units] == [0.75, 0.5, 0.25]
     assert sizes[0].encoders > sizes[1].encoders > sizes[2].encoders
+
+
+def test_another_teacher_is_that_of_all_ways(paths, monkeypatch):
+    monkeypatch.setattr(paths, "cached_run", lambda config, *_: config)
+    arguments = SimpleNamespace(question="half", teacher="0123abcd", set=[], work=Path("work"))
+    for model in ("runs/plain/final", None):
+        arguments.teacher_model = model
+        configs = [paths.run(arguments, way, 0, "starter:val") for way in paths.ways("half")]
+        assert {config.teacher.model for config in configs} == {model or "starter-teacher"}
 
 
 def test_the_summary_gives_mean_and_deviation(paths):
