@@ -87,6 +87,7 @@ JOBS = (
     _runs("teacher-fusion", 90, f"teacher_fusion.py {THREE}"),
     _runs("family-worth", 120, f"family_worth.py {THREE}"),
     _runs("loss-options", 160, f"loss_options.py {THREE}"),
+    _runs("tailored", 120, f"tailored.py {THREE}"),
     _runs("equal-time", 60, f"equal_time.py {THREE}"),
     _arms("arms-15-long", 100, "starter-15", "2e-3", LONG),
     _arms("arms-50-long", 200, "starter-50", "1e-3", LONG),
@@ -102,7 +103,8 @@ JOBS = (
 
 # Benchmarks that the command leaves out, and why.
 LEFT_OUT = {
-    "natural_teacher.py, natural_arms.py, natural_transfer.py, natural_precisions.py":
+    "natural_teacher.py, natural_arms.py, natural_transfer.py, natural_precisions.py, "
+    "natural_tailored.py":
         "Tiny-ImageNet and CIFAR-10, which are not shipped, and a GPU",
     "training_speed.py --device cuda": "a GPU",
     "cross_check.py, cross_check_sets.py": "CIFAR-10 and Tiny-ImageNet, which are not shipped",

