@@ -49,16 +49,19 @@ def export_classifier(student: Path, bundle: Path, labelled: Labelled, val: str)
 
 
 def measure_classifier(bundle: Path, labelled: Labelled) -> dict[str, Any]:
-    """Return bytes of a bundle's int8 classifier, and its top-1 in per cent."""
+    """Return bytes and milliseconds of a bundle's int8 classifier, and its top-1 in per cent."""
     import numpy as np
 
     from tinyclip_edge.runtime.classifier import EdgeClassifier
+    from tinyclip_edge.tailoring.measure import milliseconds
     from tinyclip_export.bundle.label_classifier import classifier_path
 
     classifier = EdgeClassifier.load(bundle, precision="int8", threads=1)
+    path = bundle / classifier_path("int8")
     answers = classifier.probabilities(labelled.images).argmax(axis=1)
     return {
-        "bytes": (bundle / classifier_path("int8")).stat().st_size,
+        "bytes": path.stat().st_size,
+        "ms": round(milliseconds(path, classifier.preprocess.height), 3),
         "top1": round(100 * float((answers == np.asarray(labelled.targets)).mean()), 2),
     }
 

@@ -64,6 +64,7 @@ def open_domain(work: Path, name: str) -> Domain:
         part_folder.mkdir(exist_ok=True)
         for part in open_source(str(files["train"])).parts:
             for pair in part:
+                assert isinstance(pair.image, bytes)
                 (part_folder / f"{pair.key}.webp").write_bytes(pair.image)
         part_folder.rename(pictures)
     labels = tuple(files["names"].read_text(encoding="utf-8").splitlines())

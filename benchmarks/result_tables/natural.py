@@ -100,9 +100,27 @@ def still(result: Result) -> str:
     return rows(("", "three seeds", "top-1"), body)
 
 
+def tailored(result: Result) -> str:
+    """Classifiers of one domain; the teacher's bytes and time are those of its image tower."""
+    models = result["models"]
+    body = [
+        (
+            name,
+            millions(row["bytes"]),
+            f"{models['teacher']['bytes'] / row['bytes']:.0f}" if name != "teacher" else "",
+            f"{row['ms']:.2f}",
+            f"{row['top1']:.1f}",
+            f"{row['share_of_teacher']:.0f}" if "share_of_teacher" in row else "",
+        )
+        for name, row in models.items()
+    ]
+    return rows(("", "MB", "times smaller", "ms", "top-1", "% of the teacher's"), body)
+
+
 TABLES = {
     "natural-claims": Table(claims, ("natural.json",)),
     "natural-precisions": Table(precisions, ("natural-precisions.json",), timed=True),
     "natural-transfer": Table(transfer, ("natural-transfer.json",)),
+    "natural-tailored": Table(tailored, ("natural-tailored.json",), timed=True),
     "natural-still": Table(still, ("natural-still.json",)),
 }

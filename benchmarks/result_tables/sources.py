@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from result_tables.table import Result, Table, each, of_seeds, rows
+from result_tables.table import Result, Table, each, millions, of_seeds, rows
 
 
 def gains(result: Result) -> str:
@@ -41,6 +41,22 @@ def domain_importance(result: Result) -> str:
     ]
     head = ("domain", "importance of", "before training", "recall@1", "gain (by seed)")
     return rows((*head, "recall@1, all Twemoji"), body)
+
+
+def tailored(result: Result) -> str:
+    """Classifiers of one domain, beside the general student and the paired one."""
+    body = []
+    for domain, about in result["domains"].items():
+        arms = about["arms"]
+        body.append((domain, "teacher", "", f"{about['teacher_top1']:.1f}", "", ""))
+        for arm, row in arms.items():
+            paired = arms.get("tailored, pairs", {}).get("top1_mean")
+            share = f"{100 * row['top1_mean'] / paired:.0f}" if arm == "tailored" and paired else ""
+            gain = f"{row['gain_mean']:+.1f} ({each(row['gain'], '+.1f')})"
+            top1 = of_seeds(row["top1"])
+            body.append((domain, arm, millions(row["bytes"]), top1, gain, share))
+    head = ("domain", "student", "MB", "top-1", "gain over general (by seed)", "% of paired")
+    return rows(head, body)
 
 
 def selection(result: Result) -> str:
@@ -89,6 +105,7 @@ TABLES = {
     "unpaired": Table(unpaired, ("unpaired.json",)),
     "teacher-fusion": Table(gains, ("teacher-fusion.json",)),
     "domain-importance": Table(domain_importance, ("domain-importance.json",)),
+    "tailored": Table(tailored, ("tailored.json",)),
     "selection": Table(selection, ("selection.json",)),
     "family-worth": Table(family_worth, ("family-worth.json",)),
 }

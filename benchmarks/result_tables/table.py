@@ -70,7 +70,9 @@ def names_in(page: str) -> list[str]:
 def rows(head: Sequence[str], body: Iterable[Sequence[object]]) -> str:
     """Return a Markdown table."""
     lines = [head, ["---"] * len(head), *body]
-    return "\n".join(f"| {' | '.join(map(str, line))} |".replace("|  |", "| |") for line in lines)
+    return "\n".join(
+        "|" + "".join(f" {cell} |" if cell != "" else " |" for cell in line) for line in lines
+    )
 
 
 def bold(text: object, wanted: bool = True) -> str:

@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from result_tables import PAGES, ROOT, TABLES
-from result_tables.sources import domain_importance, selection, unpaired
+from result_tables import PAGES, ROOT, TABLES, natural
+from result_tables.sources import domain_importance, selection, tailored, unpaired
 from result_tables.table import Table, filled, names_in, of_seeds, rows
 from result_tables.trained import arms
 
@@ -108,3 +108,30 @@ def test_parts_of_a_selection_that_are_there_are_shown():
     planted = {"planted": 485, "of": 25727, "chance": 1.89, "both": shares}
     text = selection({"rate": rate, "planted": planted})
     assert "| both | 50.0 | 68.0 |\n| chance | 1.9 | |\n\n| captions |" in text
+
+
+def test_tailored_students_stand_beside_the_general_and_the_paired_one():
+    arms = {
+        "general": {"bytes": 2_840_000, "top1": [60.0, 62.0], "gain": [0.0, 0.0]},
+        "tailored": {"bytes": 1_226_362, "top1": [63.0, 62.0], "gain": [3.0, 0.0]},
+        "tailored, pairs": {"bytes": 1_226_362, "top1": [65.0, 64.0], "gain": [5.0, 2.0]},
+    }
+    for row in arms.values():
+        row |= {"top1_mean": sum(row["top1"]) / 2, "gain_mean": sum(row["gain"]) / 2}
+    result = {"domains": {"food": {"teacher_top1": 72.28, "arms": arms}}}
+    assert tailored(result).splitlines()[2:] == [
+        "| food | teacher | | 72.3 | | |",
+        "| food | general | 2.84 | 61.0 (60.0, 62.0) | +0.0 (+0.0, +0.0) | |",
+        "| food | tailored | 1.23 | 62.5 (63.0, 62.0) | +1.5 (+3.0, +0.0) | 97 |",
+        "| food | tailored, pairs | 1.23 | 64.5 (65.0, 64.0) | +3.5 (+5.0, +2.0) | |",
+    ]
+
+
+def test_tailored_natural_classifiers_have_their_share_of_the_teacher():
+    teacher = {"bytes": 20_000_000, "ms": 1.5, "top1": 40.0}
+    small = {"bytes": 1_000_000, "ms": 0.125, "top1": 38.0, "share_of_teacher": 95.0}
+    result = {"models": {"teacher": teacher, "tailored, 1 MB": small}}
+    assert natural.tailored(result).splitlines()[2:] == [
+        "| teacher | 20.00 | | 1.50 | 40.0 | |",
+        "| tailored, 1 MB | 1.00 | 20 | 0.12 | 38.0 | 95 |",
+    ]
