@@ -35,11 +35,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "screenshots")
     parser.add_argument("--url", help="a demo that runs already")
+    parser.add_argument("--own", type=Path, help="folder of pictures in folders named by labels")
     parser.add_argument("--chromium", default=shutil.which("chromium") or shutil.which("chrome"))
     args, demo_options = parser.parse_known_args()
     args.out.mkdir(parents=True, exist_ok=True)
     if args.url:
-        take(args.url, args.out, args.chromium)
+        take(args.url, args.out, args.chromium, args.own)
         return
     port = free_port()
     command = [sys.executable, "-m", "tinyclip_edge", "demo", "--port", str(port), *demo_options]
@@ -47,13 +48,16 @@ def main() -> None:
         try:
             url = f"http://127.0.0.1:{port}/"
             wait_for(url, server)
-            take(url, args.out, args.chromium)
+            take(url, args.out, args.chromium, args.own)
         finally:
             server.terminate()
 
 
-def take(url: str, out: Path, chromium: str | None) -> None:
-    """Write each tab, one of them dark and one as on a phone, into ``out``."""
+def take(url: str, out: Path, chromium: str | None, own: Path | None = None) -> None:
+    """Write each tab, one of them dark and one as on a phone, into ``out``.
+
+    Your pictures: of the folder ``own``.
+    """
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -66,6 +70,9 @@ def take(url: str, out: Path, chromium: str | None) -> None:
         shoot(page, out / "measure.png")
         open_tab(page, "Disagreements", "#mined .tc-pairs")
         shoot(page, out / "disagreements.png")
+        if own is not None:
+            compare_own(page, own)
+            shoot(page, out / "own-pictures.png")
         page.close()
         page = opened(browser, url, WIDE, "dark")
         open_tab(page, "Measure", "#measured .tc-figures")
@@ -95,6 +102,17 @@ def open_tab(page: Page, name: str, done: str) -> None:
     """Open a tab, which starts its work, and wait until it is done."""
     page.get_by_role("tab", name=name).click()
     page.wait_for_selector(done, timeout=WORK_SECONDS * 1000)
+
+
+def compare_own(page: Page, own: Path) -> None:
+    """Drop a folder, label its pictures by the names of its folders, and wait for the answer."""
+    page.get_by_role("tab", name="Your pictures").click()
+    page.set_input_files("#own-files input[type=file]", own)
+    page.wait_for_selector("#own-gallery .tc-gallery")
+    labels = sorted(path.name.replace("_", " ") for path in own.iterdir() if path.is_dir())
+    page.fill("#own-labels textarea", "\n".join(labels))
+    page.click("#own-button")
+    page.wait_for_selector("#own-compared .tc-confusion", timeout=WORK_SECONDS * 1000)
 
 
 def shoot(page: Page, file: Path) -> None:

@@ -136,8 +136,7 @@ class Miner:
 
         Raises ConfigError for a single model, DataError for fewer than two distinct captions.
         """
-        if len(numbers) < 2:
-            raise ConfigError("one model cannot disagree: tick at least two under Models")
+        check_several(numbers)
         key = (id(gallery), tuple(numbers))
         if key in self._results:
             self._results.move_to_end(key)
@@ -209,6 +208,12 @@ class Miner:
         names = tuple(self._registry.names[number] for number in numbers)
         columns = [np.concatenate(column, axis=-1) for column in zip(*parts, strict=True)]
         yield MiningResult(names, tuple(numbers), classes, rows, caption_classes, *columns)
+
+
+def check_several(numbers: Sequence[int]) -> None:
+    """Raise ConfigError for a single model."""
+    if len(numbers) < 2:
+        raise ConfigError("one model cannot disagree: tick at least two under Models")
 
 
 def divergence(probabilities: npt.NDArray[np.float64]) -> Features:

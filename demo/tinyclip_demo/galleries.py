@@ -32,6 +32,15 @@ class Galleries:
             self._uploaded.move_to_end(key)
             return self._uploaded[key]
 
+    def own(self, key: str | None) -> Gallery:
+        """Return a visitor's own pictures; for None, those of the folder that the page was given.
+
+        Raises DataError when there are none.
+        """
+        if key is None and self.default.folder is None:
+            raise DataError("no pictures yet: drop a folder or several pictures")
+        return self.get(key)
+
     def drop(self, files: Sequence[str]) -> str:
         """Store uploaded files as a gallery and return its key; DataError if none is a picture."""
         return self._store(uploaded_gallery([Path(file) for file in files]))

@@ -39,8 +39,9 @@ class Gallery:
     name: str
     images: tuple[ImageInput, ...]
     captions: tuple[str, ...]
-    skipped: int = 0  # files that are not readable images
+    skipped: tuple[str, ...] = ()  # names of files that are not readable images
     label_examples: bool = False  # whether captions are suggested as labels
+    folder: Path | None = None  # of this machine
     _thumbnails: dict[tuple[int, int], str] = field(default_factory=dict, repr=False)
     _fingerprints: list[str] = field(default_factory=list, repr=False)
 
@@ -123,7 +124,10 @@ def starter_gallery() -> Gallery:
 
     starter_set = evaluation_set(STARTER_SOURCE)
     return Gallery(
-        "starter kit, unseen style", tuple(starter_set.images), tuple(starter_set.texts), 0, True
+        "starter kit, unseen style",
+        tuple(starter_set.images),
+        tuple(starter_set.texts),
+        label_examples=True,
     )
 
 
@@ -136,13 +140,17 @@ def folder_gallery(folder: Path) -> Gallery:
     if not folder.is_dir():
         raise DataError(f"no such folder of images: {folder}")
     files = sorted(path for path in folder.rglob("*") if is_image_name(path) and path.is_file())
-    readable = [path for path in files if _has_header(path)]
-    skipped = len(files) - len(readable)
+    readable, skipped = _sorted_out(files)
     if skipped:
-        _log(f"{folder}: skipped {skipped:,} of {len(files):,} files that are not readable images")
+        _log(
+            f"{folder}: skipped {len(skipped):,} of {len(files):,} files that are not readable "
+            "images"
+        )
     if not readable:
         raise DataError(f"{folder} has no readable image ({READABLE})")
-    return Gallery(folder.name or str(folder), tuple(readable), _captions(readable), skipped)
+    return Gallery(
+        folder.name or str(folder), tuple(readable), _captions(readable), skipped, folder=folder
+    )
 
 
 def uploaded_gallery(files: Sequence[Path]) -> Gallery:
@@ -158,11 +166,11 @@ def uploaded_gallery(files: Sequence[Path]) -> Gallery:
             f"together the files have {total / 1e6:.0f} MB: drop at most "
             f"{MAX_UPLOAD_BYTES / 1e6:.0f} MB, or start the demo with --images FOLDER"
         )
-    readable = [path for path in files if path.is_file() and _has_header(path)]
+    readable, skipped = _sorted_out(files)
     if not readable:
         raise DataError(f"none of the {len(files):,} files is an image")
     pictures = tuple(path.read_bytes() for path in readable)
-    return Gallery("dropped files", pictures, _captions(readable), len(files) - len(readable))
+    return Gallery("dropped files", pictures, _captions(readable), skipped)
 
 
 def _captions(files: Sequence[Path]) -> tuple[str, ...]:
@@ -199,6 +207,14 @@ def _file_fingerprint(path: Path) -> bytes:
     except OSError:
         return f"{path} gone\n".encode(errors="replace")
     return f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}\n".encode(errors="replace")
+
+
+def _sorted_out(files: Sequence[Path]) -> tuple[list[Path], tuple[str, ...]]:
+    """Return the readable images, and the names of the other files."""
+    readable = {path: path.is_file() and _has_header(path) for path in files}
+    return [path for path in files if readable[path]], tuple(
+        path.name for path in files if not readable[path]
+    )
 
 
 def _has_header(path: Path) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from tinyclip_demo.service import DemoService
-from tinyclip_demo.tabs import classify, disagreements, measure, search
+from tinyclip_demo.tabs import classify, disagreements, measure, own_pictures, search
 from tinyclip_demo.tabs.wiring import EACH, QUIET, Session, check_paths, html
 from tinyclip_demo.view import cards, parts
 from tinyclip_edge.errors import TinyClipError
@@ -46,6 +46,9 @@ def build_page(service: DemoService) -> gr.Blocks:
             with gr.Tab("Disagreements", id=disagreements.NAME) as tab:
                 disagreements.disagreements_tab(service, session, tab)
                 _remember_tab(tab, disagreements.NAME, session)
+            with gr.Tab("Your pictures", id=own_pictures.NAME) as tab:
+                own_pictures.own_pictures_tab(service, session, tab)
+                _remember_tab(tab, own_pictures.NAME, session)
     return page
 
 

@@ -19,10 +19,12 @@ from tinyclip_demo.galleries import Galleries
 from tinyclip_demo.gallery import Gallery
 from tinyclip_demo.measure import MeasureProgress, measure
 from tinyclip_demo.model_registry import ModelRegistry
+from tinyclip_demo.own_pictures import Comparer
 from tinyclip_demo.search import Searcher
 from tinyclip_demo.texts import parse_labels, parse_templates
 from tinyclip_edge.access import Headers, is_local
 from tinyclip_edge.errors import ConfigError
+from tinyclip_edge.tailoring.work import RUNS
 
 POLL_SECONDS = 0.1
 MAX_DOWNLOADS = 64
@@ -38,10 +40,11 @@ class DemoService:
         gallery: Gallery,
         *,
         index_folder: Path | None = None,
+        runs: Path = RUNS,
         paths: bool = True,
         trust_visitors: bool = False,
     ) -> None:
-        """Store indexes in ``index_folder``.
+        """Store indexes in ``index_folder``; finished tailorings are in ``runs``.
 
         ``paths`` lets visitors on this machine open its folders and add models; with
         ``trust_visitors``, all visitors may.
@@ -52,15 +55,21 @@ class DemoService:
         self.searcher = Searcher(registry, self.lock, index_folder)
         self.miner = Miner(registry, self.searcher, self.lock)
         self._classifier = Classifier(registry)
+        self.comparer = Comparer(registry, self.searcher, self._classifier, self.lock)
+        self.runs = runs
         self._measured: OrderedDict[tuple[int, ...], MeasureReport] = OrderedDict()
         self._downloads = tempfile.TemporaryDirectory(prefix="tinyclip-demo-")
 
-    def check_paths(self, client: str | None, headers: Headers) -> None:
-        """Raise ConfigError unless this visitor may open paths and models of this machine.
+    def may_open_paths(self, client: str | None, headers: Headers) -> bool:
+        """Whether this visitor may open paths and models of this machine, and see their names.
 
         ``client`` is the address of the connection; addresses forwarded by a proxy grant no rights.
         """
-        if not self.paths or not (self._trust_visitors or is_local(client, headers)):
+        return self.paths and (self._trust_visitors or is_local(client, headers))
+
+    def check_paths(self, client: str | None, headers: Headers) -> None:
+        """Raise ConfigError unless ``may_open_paths``."""
+        if not self.may_open_paths(client, headers):
             raise ConfigError(
                 "visitors from elsewhere cannot open folders or add models of this machine: start "
                 "the demo with --images FOLDER and --student MODEL, or with --trust-visitors"

@@ -15,12 +15,21 @@ BETWEEN_TEMPLATES = "|"
 def parse_labels(labels: Sequence[str] | str) -> tuple[str, ...]:
     """Split at commas and line breaks, drop blanks and repeats; DataError for fewer than two."""
     parts = labels.replace("\n", ",").split(",") if isinstance(labels, str) else labels
+    return _distinct(parts, "separated by commas or line breaks")
+
+
+def parse_label_lines(text: str) -> tuple[str, ...]:
+    """Return the lines as ``parse_labels`` does; a label may have commas."""
+    return _distinct(text.splitlines(), "one a line")
+
+
+def _distinct(parts: Sequence[str], how: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(" ".join(part.split()) for part in parts if part.strip()))
     if not names:
-        raise DataError("no labels: enter two or more, separated by commas or line breaks")
+        raise DataError(f"no labels: enter two or more, {how}")
     if len(names) == 1:
         raise DataError(
-            f"only one label ({names[0]}): it would always get 100 %; enter at least two"
+            f"only one label ({names[0]}): it would always get 100 %; enter at least two, {how}"
         )
     if len(names) > MAX_LABELS:
         raise DataError(f"{len(names):,} labels are too many: at most {MAX_LABELS}")

@@ -15,8 +15,10 @@ from PIL import Image
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.paths import read_bounded
 from tinyclip_edge.runtime.images import image_header, open_image
+from tinyclip_edge.units import size
 
 MAX_UPLOAD_MB = 20
+MAX_TEXT_BYTES = 200_000  # of a list of labels
 MAX_UPLOAD_PIXELS = 40_000_000
 MAX_RATIO = 50  # of the sides; resizing a very thin picture would need millions of pixels
 M_ARENA_MAX = -8  # of glibc's malloc.h
@@ -57,20 +59,30 @@ def open_upload(path: str | None) -> Image.Image:
     """
     if not path:
         raise DataError("no image yet: upload one or pick an example")
-    limit = MAX_UPLOAD_MB * 1_000_000
+    content = _content(path, MAX_UPLOAD_MB * 1_000_000)
+    _check_header(content)
+    return open_image(content, "the upload")
+
+
+def open_text(path: str) -> str:
+    """Return the text of an upload; DataError when it is gone, empty, too large, or not UTF-8."""
     try:
-        size = Path(path).stat().st_size
-        if size > limit:
-            raise DataError(
-                f"the upload has {size / 1e6:.0f} MB: at most {MAX_UPLOAD_MB} MB are read"
-            )
+        return _content(path, MAX_TEXT_BYTES).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise DataError("the upload is not UTF-8 text") from None
+
+
+def _content(path: str, limit: int) -> bytes:
+    try:
+        length = Path(path).stat().st_size
+        if length > limit:
+            raise DataError(f"the upload has {size(length)}: at most {size(limit)} are read")
         content = read_bounded(Path(path), _GoneError, limit=limit)
     except (OSError, ValueError, _GoneError) as error:
         raise DataError("the upload is gone: upload it again") from error
     if not content:
         raise DataError("the upload is empty: 0 bytes")
-    _check_header(content)
-    return open_image(content, "the upload")
+    return content
 
 
 def _check_header(content: bytes) -> None:

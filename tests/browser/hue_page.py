@@ -63,7 +63,10 @@ def served(indexes):
         HueModel("student", "torch", "fp32"),
         HueModel("student", "onnxruntime", "int8", swapped=True),
     ]
-    page = build_app(DemoService(ModelRegistry(models), gallery, index_folder=indexes))
+    service = DemoService(
+        ModelRegistry(models), gallery, index_folder=indexes, runs=indexes / "runs"
+    )
+    page = build_app(service)
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     serve(page, host="127.0.0.1", port=port)

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from tinyclip_edge.tailoring.work import WorkFolder
 
 Say = Callable[[str], None]
-RUNS = Path("runs")
 
 
 def tailor(  # noqa: PLR0913 - a public call, whose options have names
@@ -68,7 +67,7 @@ def tailor(  # noqa: PLR0913 - a public call, whose options have names
         seed=seed,
     )
     check_models(request)
-    folder = WorkFolder(RUNS / f"tailor-{request.out.name}" if work is None else Path(work))
+    folder = WorkFolder.of(request.out) if work is None else WorkFolder(Path(work))
     exporting = resume and (folder.path / f"{EXPORT}.json").is_file()
     check_destination(request.out, force=exporting)
     record = {"version": VERSION, **request.as_dict()}
@@ -116,6 +115,7 @@ def _finish(tailoring: Tailoring, say: Say) -> TailorReport:
     from tinyclip_edge.api.tailored_bundle import export_winner
     from tinyclip_edge.tailoring.page import write_page, write_plot
     from tinyclip_edge.tailoring.preparation import prepare
+    from tinyclip_edge.tailoring.work import REPORT
 
     config = tailoring.config(
         next(iter(tailoring.candidates.costs)), len(tailoring.listed.pictures), 1
@@ -129,7 +129,7 @@ def _finish(tailoring: Tailoring, say: Say) -> TailorReport:
     report = _report(tailoring, prepared, halving, shipped)
     write_page(report, report.page)
     write_plot(report, report.page.with_suffix(".png"))
-    tailoring.work.write("report", report.as_dict())
+    tailoring.work.write(REPORT, report.as_dict())
     return report
 
 

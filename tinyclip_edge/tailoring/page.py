@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tinyclip_edge.file_aside import file_written_aside
 from tinyclip_edge.report.drawing import SERIES
 from tinyclip_edge.report.figures import write_png
-from tinyclip_edge.report.html import element, note, section, table
+from tinyclip_edge.report.html import Safe, element, note, section, table
 from tinyclip_edge.report.page import report_page
 from tinyclip_edge.report.scatter import Spot, draw_spots, scatter
 from tinyclip_edge.report.words import NONE
@@ -26,22 +26,13 @@ HEAD = ("", "", "shape or model", "MB", "ms", "steps", "teacher's labels, %", "r
 
 def write_page(report: TailorReport, path: Path) -> None:
     """Write the HTML page. Raises DataError when the disk refuses."""
-    labels = _labels(report)
-    figures = [
-        scatter("sizes", "Megabytes", spots(report, "mb"), SIZES),
-        scatter("times", "Milliseconds", spots(report, "ms"), TIMES),
-    ]
-    rows = [_row(labels[entry.name], entry) for entry in report.ranked()]
     body = [
         section(
             "compared",
             "All candidates",
-            table(HEAD, rows, f"{report.held_out:,} held-out pictures"),
-            element("div", *figures, class_="figures"),
-            note(
-                f"Budget: {report.max_mb:g} MB and {report.max_ms:g} ms. A grey line joins the "
-                "models that no other one is better and cheaper than."
-            ),
+            table(HEAD, rows(report), f"{report.held_out:,} held-out pictures"),
+            element("div", *budget_figures(report), class_="figures"),
+            note(budget_line(report)),
         ),
         section("notes", "Notes", *(note(line) for line in report.notes)),
         section(
@@ -58,6 +49,28 @@ def write_page(report: TailorReport, path: Path) -> None:
     head = [element("h1", title), element("p", lead, class_="lead")]
     with file_written_aside(path) as file:
         file.write(report_page(title, head, body).encode())
+
+
+def budget_figures(report: TailorReport) -> list[Safe]:
+    """Return the answers against megabytes, and against milliseconds."""
+    return [
+        scatter("sizes", "Megabytes", spots(report, "mb"), SIZES),
+        scatter("times", "Milliseconds", spots(report, "ms"), TIMES),
+    ]
+
+
+def budget_line(report: TailorReport) -> str:
+    """Return the budget, and what the line of a plot means."""
+    return (
+        f"Budget: {report.max_mb:g} MB and {report.max_ms:g} ms. A grey line joins the models that "
+        "no other one is better and cheaper than."
+    )
+
+
+def rows(report: TailorReport) -> list[list[str]]:
+    """Return a row below ``HEAD`` for each model, cheapest first; its letter is on the plots."""
+    labels = _labels(report)
+    return [_row(labels[entry.name], entry) for entry in report.ranked()]
 
 
 def write_plot(report: TailorReport, path: Path) -> None:

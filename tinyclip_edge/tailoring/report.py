@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,6 +79,25 @@ class TailorReport(NotebookReport):
         plain = asdict(self)
         return {key: str(v) if isinstance(v, Path) else v for key, v in plain.items()}
 
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> TailorReport:
+        """Return what ``as_dict`` has written; KeyError, TypeError or ValueError for else."""
+        return cls(
+            bundle=Path(plain["bundle"]),
+            ship=_lines(plain["ship"]),
+            work=Path(plain["work"]),
+            page=Path(plain["page"]),
+            winner=str(plain["winner"]),
+            run=Path(plain["run"]),
+            max_mb=_number(plain["max_mb"]),
+            max_ms=_number(plain["max_ms"]),
+            train_pictures=int(plain["train_pictures"]),
+            held_out=int(plain["held_out"]),
+            entries=tuple(_entry(row) for row in plain["entries"]),
+            notes=_lines(plain["notes"]),
+            commands=_lines(plain["commands"]),
+        )
+
     def table(self) -> Table:
         """Return the table to print, cheapest first."""
         knows = any(entry.accuracy is not None for entry in self.entries)
@@ -103,6 +123,36 @@ class TailorReport(NotebookReport):
 
     def _label(self, entry: Entry) -> str:
         return f"{entry.name} *" if entry.name == self.winner else entry.name
+
+
+def _entry(plain: Mapping[str, Any]) -> Entry:
+    steps, found = plain["steps"], plain["agreement"]
+    return Entry(
+        name=str(plain["name"]),
+        kind=str(plain["kind"]),
+        about=str(plain["about"]),
+        mb=_number(plain["mb"]),
+        ms=_number(plain["ms"]),
+        steps=None if steps is None else int(steps),
+        agreement=None if found is None else _agreement(found),
+    )
+
+
+def _agreement(plain: Mapping[str, Any]) -> Agreement:
+    shares = {name: _number(plain[name]) for name in ("top1", "top5", "kl")}
+    right = plain["accuracy"]
+    accuracy = None if right is None else _number(right)
+    return Agreement(pictures=int(plain["pictures"]), **shares, accuracy=accuracy)
+
+
+def _lines(values: Iterable[object]) -> tuple[str, ...]:
+    return tuple(map(str, values))
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{value!r} is not a number")
+    return float(value)
 
 
 def _percent(share: float | None) -> str:

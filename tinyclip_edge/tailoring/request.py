@@ -63,7 +63,7 @@ def read_request(
         **settings,
     )
     _check_labels(request, labels)
-    _check_numbers(request)
+    check_numbers(request)
     pictures = folder_pictures([folder])
     if len(pictures) < MIN_IMAGES:
         raise DataError(
@@ -96,7 +96,8 @@ def _check_labels(request: TailorRequest, file: str | Path) -> None:
     request.prompts  # noqa: B018 - raises for templates without {}
 
 
-def _check_numbers(request: TailorRequest) -> None:
+def check_numbers(request: TailorRequest) -> None:
+    """Raise ConfigError for a form that there is none of, and for numbers that are not above 0."""
     if request.form not in FORMS:
         raise ConfigError(f"form {request.form!r} is neither {' nor '.join(FORMS)}")
     for name in ("max_mb", "max_ms", "minutes", "candidates"):

@@ -23,9 +23,12 @@ from tinyclip_edge.json_text import read_json_table
 
 Parsed = TypeVar("Parsed")
 
+RUNS = Path("runs")
+PREFIX = "tailor-"  # of the folder in it, before the bundle's name
 REQUEST = "request"
 TRAINING = "training"  # record of the training
 EXPORT = "export"  # record of the bundle, begun before it is
+REPORT = "report"  # record of a finished tailoring
 FREE = ("out", "minutes", "general")  # what may differ when a tailoring goes on
 VERSION = 1
 OWN = (LOCK, "pictures.json", "candidates.json")  # left by a call that was killed at its start
@@ -36,6 +39,17 @@ class WorkFolder:
     """JSON records by name, tables of pictures, the teacher's features, and a run a candidate."""
 
     path: Path
+
+    @classmethod
+    def of(cls, bundle: Path) -> WorkFolder:
+        """Return the folder of a bundle's tailoring where none was chosen."""
+        return cls(RUNS / f"{PREFIX}{bundle.name}")
+
+    @classmethod
+    def finished(cls, runs: Path = RUNS) -> list[WorkFolder]:
+        """Return the folders in ``runs`` that have a report, the latest first."""
+        reports = sorted(runs.glob(f"{PREFIX}*/{REPORT}.json"), key=_modified, reverse=True)
+        return [cls(path.parent) for path in reports if path.is_file()]
 
     @property
     def features(self) -> Path:
@@ -149,6 +163,13 @@ class WorkFolder:
             if not existed and not trained and not isinstance(error, InterruptedRun):
                 shutil.rmtree(self.path, ignore_errors=True)
             raise
+
+
+def _modified(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:  # removed meanwhile
+        return 0
 
 
 def _content(folder: Path) -> list[Path]:

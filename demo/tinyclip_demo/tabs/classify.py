@@ -21,6 +21,7 @@ from tinyclip_demo.tabs.wiring import (
     picker,
     picture_input,
     result_handler,
+    template_input,
     waiting,
 )
 from tinyclip_demo.texts import BETWEEN_TEMPLATES, parse_labels, parse_templates
@@ -59,11 +60,7 @@ def classify_tab(service: DemoService, session: Session, page: gr.Blocks) -> Non
             result = html(parts.hint(START), "classified")
         with gr.Column(elem_classes="tc-more"):
             lists = html(parts.chips("Lists", [*presets, *calibrated]), "presets", CHOOSE)
-            template = gr.Dropdown(
-                list(TEMPLATES), value=TEMPLATES[0],
-                label="Prompt: {} is the label, | separates several that are averaged",
-                allow_custom_value=True, elem_id="template",
-            )  # fmt: skip
+            template = template_input(TEMPLATES[0], "template")
 
     respond_lines = _classify_handler(service)
     respond = result_handler(NAME)(respond_lines)

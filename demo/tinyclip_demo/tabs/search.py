@@ -17,9 +17,9 @@ from tinyclip_demo.tabs.wiring import (
     QUIET,
     Handler,
     Session,
-    check_paths,
     clicked_index,
     failures,
+    gallery_handler,
     html,
     picker,
     picture_input,
@@ -29,7 +29,6 @@ from tinyclip_demo.tabs.wiring import (
 from tinyclip_demo.texts import check_text
 from tinyclip_demo.uploads import open_upload
 from tinyclip_demo.view import hits, parts
-from tinyclip_edge.errors import TinyClipError
 
 NAME = "search"
 COUNTS = (5, 10, 20)
@@ -79,12 +78,12 @@ def search_tab(service: DemoService, session: Session, tab: gr.Tab) -> None:
     )
     repeat_search = _repeat_handler(service)
     gallery_outputs = [gallery_line, session.gallery]
-    open_folder = _gallery_handler(service, service.galleries.open_folder, paths=True)
+    open_folder = gallery_handler(service, service.galleries.open_folder, paths=True)
     for change_gallery, event, values in (
-        (_gallery_handler(service, service.galleries.drop), uploads.upload, [uploads]),
+        (gallery_handler(service, service.galleries.drop), uploads.upload, [uploads]),
         (open_folder, open_button.click, [folder]),
         (open_folder, folder.submit, [folder]),
-        (_gallery_handler(service, lambda: None), default_button.click, []),
+        (gallery_handler(service, lambda: None), default_button.click, []),
     ):
         changed = event(change_gallery, values, gallery_outputs, **QUIET)
         changed.success(repeat_search, [last_query, *settings], [result, last_query], **QUIET)
@@ -187,16 +186,3 @@ def _resolve_query(query: Query, gallery: Gallery) -> tuple[Any, str]:
         return gallery.picture(row), query_html
     text = check_text(value, "query")
     return text, hits.text_query(text)
-
-
-def _gallery_handler(service: DemoService, source: Any, *, paths: bool = False) -> Any:  # noqa: ANN401 - a handler for gradio
-    def change_gallery(request: gr.Request, *values: Any) -> tuple[str, Any]:  # noqa: ANN401
-        try:
-            if paths:
-                check_paths(service, request)
-            key = source(*(value or "" for value in values))
-            return hits.gallery_line(service.galleries.get(key)), key
-        except TinyClipError as error:
-            return parts.problem(str(error)), gr.skip()
-
-    return change_gallery

@@ -13,9 +13,10 @@ from typing import Any, TypeVar
 
 import gradio as gr
 
+from tinyclip_demo.presets import TEMPLATES
 from tinyclip_demo.service import DemoService
 from tinyclip_demo.uploads import release_memory
-from tinyclip_demo.view import parts
+from tinyclip_demo.view import hits, parts
 from tinyclip_edge.errors import DataError, TinyClipError
 
 # One listener for a whole row of buttons; the event carries the index of the clicked one.
@@ -119,6 +120,44 @@ def result_handler(part: str, outputs: int = 1) -> Callable[[Handler], Handler]:
 def check_paths(service: DemoService, request: gr.Request) -> None:
     """Raise ConfigError unless the visitor may open paths of this machine."""
     service.check_paths(getattr(request.client, "host", None), request.headers.items())
+
+
+def may_open_paths(service: DemoService, request: gr.Request) -> bool:
+    """Whether the visitor may open paths of this machine."""
+    return service.may_open_paths(getattr(request.client, "host", None), request.headers.items())
+
+
+def gallery_handler(
+    service: DemoService,
+    source: Callable[..., str | None],
+    verb: str = "Searching",
+    *,
+    paths: bool = False,
+) -> Callable[..., tuple[str, Any]]:
+    """Return a handler that opens the gallery of ``source``; its outputs are a line and the key.
+
+    ``paths``: only for visitors who may open paths of this machine.
+    """
+
+    def change_gallery(request: gr.Request, *values: Any) -> tuple[str, Any]:  # noqa: ANN401
+        try:
+            if paths:
+                check_paths(service, request)
+            key = source(*(value or "" for value in values))
+            return hits.gallery_line(service.galleries.get(key), verb), key
+        except TinyClipError as error:
+            return parts.problem(str(error)), gr.skip()
+
+    return change_gallery
+
+
+def template_input(value: str, name: str) -> gr.Dropdown:
+    """Return a list of prompt templates, into which others can be typed."""
+    return gr.Dropdown(
+        list(TEMPLATES), value=value,
+        label="Prompt: {} is the label, | separates several that are averaged",
+        allow_custom_value=True, elem_id=name,
+    )  # fmt: skip
 
 
 def picker(values: Sequence[Choice]) -> Callable[[gr.EventData], Choice]:

@@ -7,7 +7,7 @@ from html import escape
 
 from tinyclip_demo.gallery import Gallery
 from tinyclip_demo.search import IndexProgress, SearchHit, SearchResult
-from tinyclip_demo.view.parts import count, hue, milliseconds, unknown_picture
+from tinyclip_demo.view.parts import count, hue, milliseconds, named, unknown_picture
 from tinyclip_edge.units import duration
 
 
@@ -51,12 +51,12 @@ def text_query(text: str) -> str:
     return f'<p class="tc-asked"><span>Pictures of <b>{escape(text)}</b></span></p>'
 
 
-def gallery_line(gallery: Gallery) -> str:
-    """Return one line on the gallery."""
-    skipped = f", {count(gallery.skipped, 'file')} skipped" if gallery.skipped else ""
+def gallery_line(gallery: Gallery, verb: str = "Searching") -> str:
+    """Return one line on the gallery, with the files that were skipped."""
+    skipped = f", {named(gallery.skipped, 'file', ' skipped')}" if gallery.skipped else ""
     return (
-        f'<p class="tc-gallery" role="status">Searching <b>{count(len(gallery), "picture")}</b>: '
-        f"{escape(gallery.name)}{skipped}</p>"
+        f'<p class="tc-gallery" role="status">{escape(verb)} '
+        f"<b>{count(len(gallery), 'picture')}</b>: {escape(gallery.name + skipped)}</p>"
     )
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
+from tinyclip_edge.errors import first_names
+
+NAMED = 3  # files of a line
 RUNTIMES = {"torch": "PyTorch", "onnxruntime": "ONNX Runtime"}
 COLOURS = 8  # model hues defined in page.css
 
@@ -69,9 +72,39 @@ def chips(title: str, names: Sequence[str]) -> str:
     )
 
 
+def figure_table(
+    title: str, heads: Sequence[str], rows: Sequence[tuple[str, str, Sequence[str]]]
+) -> str:
+    """Return a table of figures, which a phone displays as a list for each row.
+
+    A row is attributes, its head as HTML, and its cells as HTML below ``heads[1:]``.
+    """
+    head = "".join(f'<th scope="col" role="columnheader">{escape(name)}</th>' for name in heads)
+    body = "".join(
+        f'<tr {attributes} role="row"><th scope="row" role="rowheader">{first}</th>'
+        + "".join(
+            f'<td role="cell" data-label="{escape(name)}"><span>{cell}</span></td>'
+            for name, cell in zip(heads[1:], cells, strict=True)
+        )
+        + "</tr>"
+        for attributes, first, cells in rows
+    )
+    return (
+        f'<div class="tc-wide" tabindex="0" role="region" aria-label="{escape(title)}">'
+        # The roles keep it a table for those who listen.
+        f'<table class="tc-figures" role="table"><thead role="rowgroup"><tr role="row">{head}</tr>'
+        f'</thead><tbody role="rowgroup">{body}</tbody></table></div>'
+    )
+
+
 def count(number: int, noun: str) -> str:
     """Format a number with its noun."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def named(names: Sequence[str], noun: str, what: str) -> str:
+    """Return a line with the number of some things and the names of the first."""
+    return f"{count(len(names), noun)}{what}: {first_names(names, NAMED)}"
 
 
 def percent(share: float) -> str:

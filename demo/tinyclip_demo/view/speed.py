@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 
 from tinyclip_demo.figures import FigureRow, MeasureReport
-from tinyclip_demo.view.parts import RUNTIMES, hue, megabytes, milliseconds
+from tinyclip_demo.view.parts import RUNTIMES, figure_table, hue, megabytes, milliseconds
 
 TICKS = (1, 2, 3, 5, 7)
 MAX_LEVELS = 5
@@ -139,18 +139,11 @@ def _table(report: MeasureReport) -> str:
     recall = any(row.recall_at_1 is not None for row in report.rows)
     heads = ["Model", "On disk", f"Image × {batch}", "p95", f"Text × {batch}", "Images/s"]
     heads += ["R@1", "R@5"] if recall else []
-    body = "".join(_line(row, first, heads[1:]) for row in report.rows)
-    head = "".join(f'<th scope="col" role="columnheader">{escape(name)}</th>' for name in heads)
-    return (
-        '<div class="tc-wide" tabindex="0" role="region" aria-label="Measured figures">'
-        # A phone displays a list for each row, which is a table still for those who listen.
-        f'<table class="tc-figures" role="table"><thead role="rowgroup"><tr role="row">{head}</tr>'
-        f'</thead><tbody role="rowgroup">{body}</tbody></table>'
-        "</div>"
-    )
+    rows = [_line(row, first, recall) for row in report.rows]
+    return figure_table("Measured figures", heads, rows)
 
 
-def _line(row: FigureRow, first: FigureRow, heads: Sequence[str]) -> str:
+def _line(row: FigureRow, first: FigureRow, recall: bool) -> tuple[str, str, list[str]]:
     image, text = row.latency.image, row.latency.text
     cells = [
         megabytes(row.spec.bytes_on_disk),
@@ -161,18 +154,11 @@ def _line(row: FigureRow, first: FigureRow, heads: Sequence[str]) -> str:
         + _faster(first.latency.text.median_ms / text.median_ms, row is first),
         f"{row.images_per_second:,.0f}",
     ]
-    recalls = (row.recall_at_1, row.recall_at_5)
+    recalls = (row.recall_at_1, row.recall_at_5) if recall else ()
     cells += ["…" if share is None else f"{share:.1%}" for share in recalls]
-    cell_html = "".join(
-        f'<td role="cell" data-label="{escape(head)}"><span>{cell}</span></td>'
-        for head, cell in zip(heads, cells, strict=False)
-    )
     runtime = f"{RUNTIMES.get(row.spec.runtime, row.spec.runtime)} {row.spec.precision}"
-    return (
-        f'<tr {hue(row.number)} role="row"><th scope="row" role="rowheader">'
-        f'<span class="tc-dot">{escape(row.name)}</span>'
-        f"<small>{escape(runtime)}</small></th>{cell_html}</tr>"
-    )
+    head = f'<span class="tc-dot">{escape(row.name)}</span><small>{escape(runtime)}</small>'
+    return hue(row.number), head, cells
 
 
 def _faster(ratio: float, itself: bool) -> str:

@@ -15,6 +15,7 @@ FILLED = {
     "Search": "#found .tc-hits",
     "Measure": "#measured .tc-figures",
     "Disagreements": "#mined .tc-pairs",
+    "Your pictures": "#tailored .tc-note",
 }
 SIDEWAYS = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
@@ -40,7 +41,7 @@ def test_everything_that_is_used_has_a_name(page):
       .filter(one => !(one.innerText.trim() || one.getAttribute('aria-label') || one.title
         || one.labels?.length || one.getAttribute('aria-labelledby')))
       .map(one => one.outerHTML.slice(0, 200))"""
-    for tab in ("Classify", "Search", "Measure", "Disagreements"):
+    for tab in FILLED:
         page.get_by_role("tab", name=tab).click()
         page.wait_for_timeout(200)
         assert page.evaluate(nameless) == []

@@ -29,10 +29,11 @@ def pictures(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def port():
+def port(tmp_path_factory):
     gallery = Gallery("two", (square(GREEN), square(BLUE)), ("green", "blue"))
     model = AngleModel("first", {RED: 0, GREEN: 30, BLUE: 100}, {"green": 30, "blue": 100})
-    page = build_app(DemoService(ModelRegistry([model]), gallery))
+    runs = tmp_path_factory.mktemp("runs")
+    page = build_app(DemoService(ModelRegistry([model]), gallery, runs=runs))
     with socket.create_server(("127.0.0.1", 0)) as probe:
         number = probe.getsockname()[1]
     serve(page, host="127.0.0.1", port=number, rule=HostRule("127.0.0.1", ["demo.lan"]))
@@ -130,13 +131,20 @@ def test_the_page_itself_uploads_and_asks(port):
     assert ask(port, "/theme.css", **own)[0] == 200
 
 
-def test_folders_open_for_this_machine_alone(port, pictures):
+@pytest.mark.parametrize("button", ["open-folder", "own-open"])
+def test_folders_open_for_this_machine_alone(port, pictures, button):
     paths = [str(pictures)]
-    assert "private" in outcome(port, "open-folder", paths)
+    assert "private" in outcome(port, button, paths)
     for headers in ({"X_Forwarded_For": "127.0.0.1"}, {"X_Forwarded_For": "203.0.113.9"}):
-        answer = outcome(port, "open-folder", paths, **headers)
+        answer = outcome(port, button, paths, **headers)
         assert "isitors from elsewhere cannot open folders" in answer
         assert pictures.name not in answer
+
+
+def test_finished_runs_are_shown_on_this_machine_alone(port):
+    assert "its plot will be here" in outcome(port, "tailored-runs", [None])
+    answer = outcome(port, "tailored-runs", [None], X_Forwarded_For="127.0.0.1")
+    assert '"success":true' in answer and "plot" not in answer
 
 
 def test_models_are_added_by_this_machine_alone(port):

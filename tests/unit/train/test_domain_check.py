@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tinyclip_edge.collection.outliers import far_images
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.models import TorchEmbedder
 from tinyclip_edge.models.common_names import common_names
@@ -16,7 +17,6 @@ from tinyclip_edge.train.preflight.domain_check import (
     DomainCheck,
     Recognition,
     check_domain,
-    far_images,
     look_at_features,
     recognition,
 )

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 
 from tinyclip_edge.collection.duplicates import MIN_SCORE, first_duplicates
+from tinyclip_edge.collection.outliers import far_images
 from tinyclip_edge.config.sources import TextsConfig
 from tinyclip_edge.data import PairSource
 from tinyclip_edge.data.checks import CHUNK, sample_pairs
@@ -31,8 +32,6 @@ from tinyclip_edge.train.tasks.encoders import pixel_codec
 
 LOOKED_AT = 512  # images of a source
 COMMON_NAMES = 256  # with which the labels compete
-FAR = -3.5  # modified z-score of an outlier (Iglewicz and Hoaglin, 1993)
-SIGMA_OF_MAD = 0.6745  # median absolute deviation of a normal distribution, in deviations
 CLOSE = 0.5  # of the best label's probability: a second best that is as probable competes
 MIN_CONFUSED = 3  # images of a pair of labels
 NAMED = 5  # labels and images of a message
@@ -254,19 +253,6 @@ def recognition(images: Features, classes: Features, common: Features) -> Recogn
     share = float(wins[:labels].sum() / len(images))
     deviation = math.sqrt(labels * (1 - chance) * wins.var(ddof=1)) / len(images)
     return Recognition(share, chance, (share - chance) / deviation if deviation else 0.0)
-
-
-def far_images(nearest: Features) -> list[int]:
-    """Return the rows whose cosine with the nearest label ``[N]`` is far below all others'.
-
-    They are outliers by the modified z-score, the most distant first.
-    """
-    centre = np.median(nearest)
-    deviation = np.median(np.abs(nearest - centre))
-    if deviation == 0:
-        return []
-    scores = SIGMA_OF_MAD * (nearest - centre) / deviation
-    return [int(row) for row in np.argsort(scores, kind="stable") if scores[row] < FAR]
 
 
 def _confused(chances: Features, labels: Sequence[str]) -> list[ConfusedLabels]:

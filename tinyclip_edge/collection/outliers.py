@@ -1,0 +1,23 @@
+"""Pictures that are like none of some labels."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinyclip_edge.runtime.protocol import Features
+
+FAR = -3.5  # modified z-score of an outlier (Iglewicz and Hoaglin, 1993)
+SIGMA_OF_MAD = 0.6745  # median absolute deviation of a normal distribution, in deviations
+
+
+def far_images(nearest: Features) -> list[int]:
+    """Return the rows whose cosine with the nearest label ``[N]`` is far below all others'.
+
+    They are outliers by the modified z-score, the most distant first.
+    """
+    centre = np.median(nearest)
+    deviation = np.median(np.abs(nearest - centre))
+    if deviation == 0:
+        return []
+    scores = SIGMA_OF_MAD * (nearest - centre) / deviation
+    return [int(row) for row in np.argsort(scores, kind="stable") if scores[row] < FAR]
