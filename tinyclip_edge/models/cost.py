@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tinyclip_edge.models.build import build_model
 from tinyclip_edge.models.clip import ParameterCount, count_parameters
+from tinyclip_edge.models.meta_device import on_meta_device
 from tinyclip_edge.models.quiet import quiet
 from tinyclip_edge.models.sized_text import is_hf_text
 
@@ -27,7 +28,7 @@ class ModelCost:
 
 def model_cost(model_cfg: dict[str, Any], source: str) -> ModelCost:
     """Trace both towers on the meta device; ModelError for a config that cannot be built."""
-    with torch.device("meta"):
+    with on_meta_device():
         model = build_model(model_cfg, source)
     return ModelCost(count_parameters(model), *traced_macs(model, model_cfg))
 

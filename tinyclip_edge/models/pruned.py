@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -29,6 +29,7 @@ from tinyclip_edge.models.build import build_model, mlp_ratio
 from tinyclip_edge.models.clip import LoadedClip, count_parameters
 from tinyclip_edge.models.coca import without_decoder
 from tinyclip_edge.models.head_widths import head_widths
+from tinyclip_edge.models.meta_device import on_meta_device
 from tinyclip_edge.models.positions import whole_state
 from tinyclip_edge.models.prefixes import read_prefixes
 from tinyclip_edge.models.pruned_fastvit import pruned_fastvit
@@ -141,10 +142,8 @@ def assemble_config(
             network=network,
             tokenizer_file=tokenizer_file,
         )
-    if UNITS in config:
-        clip.config[UNITS] = deepcopy(config[UNITS])
-    clip.config |= read_prefixes(config, source)
-    return clip
+    units_table = {UNITS: deepcopy(config[UNITS])} if UNITS in config else {}
+    return replace(clip, config={**clip.config, **units_table, **read_prefixes(config, source)})
 
 
 def expected_weights(config: dict[str, Any], source: str) -> dict[str, Tensor]:
@@ -152,7 +151,7 @@ def expected_weights(config: dict[str, Any], source: str) -> dict[str, Tensor]:
 
     Raises ModelError, also where the network would take much memory besides its weights.
     """
-    with torch.device("meta"):
+    with on_meta_device():
         if UNITS in config:
             units = read_units(config[UNITS], source)
             network = build_units(config["model_cfg"], units, source)
@@ -190,8 +189,7 @@ def assemble_weights(
     check_fit(state, expected, label)
     clip = assemble_config(config, name=name, source=source, tokenizer_file=tokenizer_file)
     fill(clip.model, state, label)
-    clip.weights_file = weights_file
-    return clip
+    return replace(clip, weights_file=weights_file)
 
 
 def build_units(model_cfg: dict[str, Any], units: ClipUnits, source: str) -> nn.Module:
@@ -246,7 +244,7 @@ def _single_layers(model_cfg: dict[str, Any], units: ClipUnits, source: str) -> 
 def _text_tower(model_cfg: dict[str, Any], units: ClipUnits, source: str) -> nn.Module:
     from tinyclip_edge.models.pruned_text import pruned_text
 
-    with torch.device("meta"):
+    with on_meta_device():
         whole: Any = build_model(model_cfg, source)
     try:
         return pruned_text(whole.text, units.text)
@@ -264,7 +262,7 @@ def _kinds(image: TowerUnits) -> tuple[bool, bool, bool]:
 def _image_tower(model_cfg: dict[str, Any], units: ClipUnits, source: str) -> nn.Module:
     from tinyclip_edge.models.pruned_timm import pruned_tower
 
-    with torch.device("meta"):
+    with on_meta_device():
         whole: Any = build_model(model_cfg, source)
     label = f"{source}: {UNITS}.image"
     if is_resnet(whole.visual):  # as its units are, which was compared before

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import nn
 
 from tinyclip_edge.errors import ModelError
 from tinyclip_edge.inheritance.masked_fastvit import Bias, feed_forward_blocks
 from tinyclip_edge.inheritance.units import TowerUnits
 from tinyclip_edge.models.fresh_weights import filled
+from tinyclip_edge.models.meta_device import on_meta_device
 
 
 def pruned_fastvit(visual: nn.Module, units: TowerUnits, source: str) -> nn.Module:
@@ -26,7 +26,7 @@ def pruned_fastvit(visual: nn.Module, units: TowerUnits, source: str) -> nn.Modu
             f"{source}: stages {list(units.stages)} of {list(units.widths)} channels, vision_cfg "
             f"has {list(stages)} of {list(widths)}"
         )
-    with torch.device("meta"):
+    with on_meta_device():
         blocks = list(feed_forward_blocks(tower.trunk))
         for (name, block), neurons in zip(blocks, units.neurons, strict=True):
             if neurons:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import nn
 
 from tinyclip_edge.errors import ModelError
 from tinyclip_edge.inheritance.masked_resnet import STAGES, EmptyBottleneck, bottlenecks
 from tinyclip_edge.inheritance.units import TowerUnits
 from tinyclip_edge.models.fresh_weights import filled
+from tinyclip_edge.models.meta_device import on_meta_device
 
 
 def pruned_resnet(visual: nn.Module, units: TowerUnits, source: str) -> nn.Module:
@@ -28,7 +28,7 @@ def pruned_resnet(visual: nn.Module, units: TowerUnits, source: str) -> nn.Modul
             f"{units.width}, vision_cfg has {list(sizes)} of {list(widths)} after "
             f"{tower.conv3.out_channels}"
         )
-    with torch.device("meta"):
+    with on_meta_device():
         for number, (name, block) in enumerate(list(bottlenecks(tower))):
             reduced, convolved = units.neurons[2 * number : 2 * number + 2]
             if convolved and reduced:

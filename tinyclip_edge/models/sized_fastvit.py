@@ -12,11 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from tinyclip_edge.errors import ModelError
 from tinyclip_edge.inheritance.masked_fastvit import FastViT, is_fastvit
 from tinyclip_edge.models.library import quiet
+from tinyclip_edge.models.meta_device import on_meta_device
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,7 @@ def fastvit_sizes(name: str) -> FastVitSizes | None:
 
     if not timm.is_model(name) or "fastvit" not in name:
         return None
-    with torch.device("meta"), quiet():
+    with on_meta_device(), quiet():
         trunk = timm.create_model(name, pretrained=False)
     return FastVitSizes.of(trunk) if is_fastvit(trunk) else None
 

@@ -21,6 +21,7 @@ from tinyclip_edge.errors import MissingExtraError, ModelError, did_you_mean
 from tinyclip_edge.limits import SIZE_COUNT, is_count
 from tinyclip_edge.models.encoder_kinds import ENCODER_KINDS, M2M_100, NUMBER, PADDING, EncoderKind
 from tinyclip_edge.models.library import open_clip
+from tinyclip_edge.models.meta_device import on_meta_device
 
 HF_CONFIG = "hf_config"  # key of text_cfg
 NORM_LINEAR = "norm_linear"  # an hf_proj_type of ours: a norm, then a layer with a bias (AltCLIP)
@@ -221,7 +222,7 @@ def build_text(text_cfg: Mapping[str, Any], embed_dim: int) -> nn.Module:
         raise ModelError("text_cfg.hf_pooler_type max_pooler cannot be run by open_clip")
     config = _configuration(table, kind)
     # On meta: all but the encoder, which would come with a decoder.
-    with torch.device("meta"):
+    with on_meta_device():
         text: HFText = open_clip.hf_model.HFTextEncoder(
             options.hf_model_name,
             embed_dim,

@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import torch
 from torch import nn
 
 from tinyclip_edge.errors import ModelError
 from tinyclip_edge.limits import is_count
 from tinyclip_edge.models.library import open_clip, quiet
+from tinyclip_edge.models.meta_device import on_meta_device
 from tinyclip_edge.models.sized_fastvit import fastvit_keywords, fastvit_sizes, final_width
 
 SIZES = ("width", "layers", "head_width", "mlp_ratio")
@@ -80,7 +80,7 @@ def _named_sizes(name: str) -> TimmSizes | None:
     import timm
 
     try:
-        with torch.device("meta"), quiet():
+        with on_meta_device(), quiet():
             trunk = timm.create_model(name, pretrained=False)
     except (RuntimeError, TypeError, ValueError):
         return None  # reported where it is built
@@ -107,7 +107,7 @@ def build_sized(vision: Mapping[str, Any], embed_dim: int) -> nn.Module:
             f"the embedding's {embed_dim}; set embed_dim, or timm_proj: linear"
         )
     # On meta: all but the trunk, which would be of full size.
-    with torch.device("meta"):
+    with on_meta_device():
         visual: Any = open_clip.timm_model.TimmModel(
             name, embed_dim, image_size=options.image_size, pool=pool, proj=projection
         )

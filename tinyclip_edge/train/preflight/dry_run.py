@@ -24,6 +24,7 @@ from tinyclip_edge.models.clip import count_parameters
 from tinyclip_edge.models.cost import text_encoder, traced_macs
 from tinyclip_edge.models.frozen import freeze
 from tinyclip_edge.models.given_config import open_clip_config
+from tinyclip_edge.models.meta_device import on_meta_device
 from tinyclip_edge.models.pruned import clip_units
 from tinyclip_edge.models.sized_text import is_hf_text
 from tinyclip_edge.models.student import plan_student
@@ -132,7 +133,7 @@ def described(model: str, tag: str | None) -> LoadedClip:
     if listed is None:
         clip = load_clip(model, tag)
         return replace(clip, model=clip.model.to("meta"))
-    with torch.device("meta"):
+    with on_meta_device():
         return assemble(
             listed.model_cfg,
             listed.preprocess_cfg,
@@ -146,7 +147,7 @@ def _stages(
 ) -> Iterator[StagePlan]:
     """Yield the plans of all stages; ``teacher_flop``: cost of the teachers for one pair."""
     before, dense_share = teacher, 1.0  # the dense model, and the share of it that masks have kept
-    with torch.device("meta"):
+    with on_meta_device():
         for stage in resolve_stages(config, teacher):
             mapping = None
             if stage.student is not None:
