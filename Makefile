@@ -63,10 +63,10 @@ unit: .venv/.installed-dev
 	$(PYTEST) -m "not slow and not hours and not gpu and $(HERE)"
 
 full: .venv/.installed-dev
-	$(PYTEST) -m "not gpu and not hours and $(HERE)"
+	$(PYTEST) -m "not gpu and not hours and not excerpt and $(HERE)"
 
 slow: .venv/.installed-dev
-	$(PYTEST) -m "$(HERE)"
+	$(PYTEST) -m "not excerpt and $(HERE)"
 
 rest: .venv/.installed-dev
 	$(PYTEST) -m "slow and not gpu and not hours and $(HERE)"

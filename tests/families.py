@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
+import copy
+import functools
+import json
+from dataclasses import replace
 
-from tinyclip_edge.families.building import family
+import pytest
+import torch
+
+from tinyclip_edge.families import building
 from tinyclip_edge.families.siblings import (
     CONVOLUTIONS,
     ENCODERS,
@@ -34,6 +40,19 @@ OF_EACH_KIND = ("ViT", "SigLIP 2", "EVA02", "XLM-R", "mT5", "NLLB", "MobileCLIP 
 # Made of towers that another family has: their students are trained by `make slow` alone.
 ALIKE = ("CLIPA", "MetaCLIP 2 worldwide", "MetaCLIP 2 worldwide, XLM-V", "RoBERTa", "AltCLIP",
          "ChineseCLIP", "MobileCLIP 2, five stages")  # fmt: skip
+
+
+def family(name, **changes):
+    """A sibling of its own, a copy of the first one that was built so in this process."""
+    clip, random_state = _built(name, json.dumps(changes, sort_keys=True))
+    torch.set_rng_state(random_state)
+    return replace(clip, model=copy.deepcopy(clip.model), config=copy.deepcopy(clip.config))
+
+
+@functools.cache
+def _built(name, changes):
+    """A sibling, and torch's random state after its weights."""
+    return building.family(name, **json.loads(changes)), torch.get_rng_state()
 
 
 def representatives(cases):

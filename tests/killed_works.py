@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -30,9 +31,20 @@ def fill(config: RunConfig) -> None:
     cache_features(config, ProgressLines(Watcher()))
 
 
-def export(model: Path, out: Path, scratch: Path) -> None:
-    """Export a model as float32, with ``scratch`` for what Python's tempfile makes."""
+def export(model: Path, out: Path, scratch: Path, towers: Path | None = None) -> None:
+    """Export a model as float32, with ``scratch`` for what Python's tempfile makes.
+
+    ``towers`` is a folder of the graphs of its towers, which are copied instead of traced.
+    """
     from tinyclip_export import export_bundle
+    from tinyclip_export.onnx_passes import exporter
+
+    if towers is not None:
+
+        def copied(_tower: torch.nn.Module, path: Path, **_options: object) -> None:
+            shutil.copyfile(towers / path.name, path)
+
+        exporter.export_image_tower = exporter.export_text_tower = copied
 
     tempfile.tempdir = str(scratch)
     torch.set_num_threads(1)

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from coca import save_coca
+from families import family
 from tinyclip_edge import EdgeCLIP
-from tinyclip_edge.families.building import family
 from tinyclip_edge.models import load_clip, save_local_dir
 from tinyclip_edge.train import distill, read_events
 from tinyclip_export import export_bundle

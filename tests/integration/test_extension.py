@@ -63,15 +63,31 @@ def test_its_keys_are_explained_and_checked(installed, tmp_path):
     done = run(installed, "config", "loss.margin_width", cwd=tmp_path)
     assert done.stdout.startswith("loss.margin_width: float, ")
     assert "Cosine by which a pair must lead." in done.stdout
-    for change, words in (
+    mistakes = (
         ("loss.margin_width=-1", "loss.margin_width"),
         ("loss.margin_widht=1", "did you mean 'loss.margin_width'"),
         ("data.train=squares:many", "data 'squares' of the package margin-loss fails on 'many'"),
         ("teacher.model=frozen-start:nothing", "nothing"),
-    ):
-        done = run(installed, "doctor", "starter", change, cwd=tmp_path)
-        assert done.returncode == 2 and words in done.stderr, (change, done.stderr)
-        assert done.stderr.splitlines()[-1].startswith("error: ")
+    )
+    code = (  # one process for all, as torch takes seconds to import
+        "import sys\n"
+        "from tinyclip_edge.cli import app\n"
+        "for change in sys.argv[1:]:\n"
+        "    sys.argv = ['tinyclip-edge', 'doctor', 'starter', change]\n"
+        "    try:\n"
+        "        app.main()\n"
+        "    except SystemExit as end:\n"
+        "        print('code', end.code, file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *(change for change, _ in mistakes)],
+        env=installed[0], cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    answers = done.stderr.split("code 2\n")
+    assert answers.pop() == "" and len(answers) == len(mistakes), done.stderr
+    for (change, words), answer in zip(mistakes, answers, strict=True):
+        assert words in answer, (change, answer)
+        assert answer.splitlines()[-1].startswith("error: ")
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ import torch
 from killed_works import export, fill, go_on
 from killing import ended, killed
 from tinyclip_edge import EdgeCLIP
-from tinyclip_edge.models import create_student, save_local_dir
+from tinyclip_edge.models import create_student, load_clip, save_local_dir
 from tinyclip_edge.train import read_events
 
 ROUNDS = int(os.environ.get("KILL_ROUNDS", "0"))
@@ -142,18 +142,30 @@ def test_a_killed_fill_leaves_no_litter_and_ends_alike(config, tmp_path):
     print(f"filling a cache: {kills} kills, all exact")
 
 
+@pytest.fixture(scope="module")
+def uninterrupted_export(toy_teacher_folder, tmp_path_factory):
+    """A model and its bundle, whose towers the others take: tracing them writes no file."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    (folder / "scratch").mkdir()
+    layers = {"vision_cfg": {"layers": 1}, "text_cfg": {"layers": 1}}
+    student = create_student(layers, load_clip(str(toy_teacher_folder)))
+    save_local_dir(folder / "model", student)
+    model, out = folder / "model", folder / "bundle"
+    assert not killed(export, model, out, folder / "scratch", inside=folder, fresh=True)
+    return model, out
+
+
 @pytest.fixture
-def bundle(toy_teacher, tmp_path):
-    """What ``export`` takes: model, bundle, scratch folder."""
+def bundle(uninterrupted_export, tmp_path):
+    """What ``export`` takes: model, bundle, scratch folder, folder of exported towers."""
     for name in ("a", "scratch"):
         (tmp_path / name).mkdir()
-    layers = {"vision_cfg": {"layers": 1}, "text_cfg": {"layers": 1}}  # each is traced for seconds
-    save_local_dir(tmp_path / "model", create_student(layers, toy_teacher))
-    return tmp_path / "model", tmp_path / "a" / "bundle", tmp_path / "scratch"
+    model, out = uninterrupted_export
+    return model, tmp_path / "a" / "bundle", tmp_path / "scratch", out / "onnx"
 
 
 def test_a_killed_export_leaves_nothing(bundle, tmp_path):
-    draw, (_, out, _) = random.Random(2), bundle
+    draw, (_, out, *_) = random.Random(2), bundle
     kills = 0
     while kills < (ROUNDS // (len(KINDS) + 2) or 3):
         kills += killed(
@@ -170,7 +182,7 @@ def test_a_killed_export_leaves_nothing(bundle, tmp_path):
 
 
 def test_an_export_that_is_ended_leaves_nothing_at_all(bundle, tmp_path):
-    _, out, scratch = bundle
+    _, out, scratch, _ = bundle
     for at in (0, 2, 9, 20):
         assert ended(export, *bundle, inside=tmp_path, at=at)
         assert list(out.parent.iterdir()) == list(scratch.iterdir()) == []

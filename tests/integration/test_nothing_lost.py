@@ -27,20 +27,45 @@ FEATURES = "teacher_features.safetensors"
 WORDS = ["a", "photo", "of", "the", "cat", "dog", "red", "blue", "square", "circle", "bicycle"]
 
 
-@pytest.fixture
-def long(make, tmp_path):
-    """A run of more steps than its first epoch has, on captions of uneven length."""
+@pytest.fixture(scope="module")
+def uneven_captions(tmp_path_factory):
+    """A shard whose captions have from one word to seven."""
     samples = toy_samples((32, 40))
     for number, (_, members) in enumerate(samples):
         members["txt"] = " ".join(WORDS[number % 5 : number % 5 + 1 + number % 7]).encode()
-    train = write_shard(tmp_path / "long.tar", samples)
+    return write_shard(tmp_path_factory.mktemp("long") / "long.tar", samples)
+
+
+@pytest.fixture
+def long(make, uneven_captions):
+    """A run of more steps than its first epoch has, on captions of uneven length."""
 
     def config(**sections):
         run = sections.pop("run", {})
-        data = {"train": str(train), "batch_distinct": False, **sections.pop("data", {})}
+        data = {"train": str(uneven_captions), "batch_distinct": False, **sections.pop("data", {})}
         return make(data=data, optim={"steps": 14}, run={"save_every": 4, **run}, **sections)
 
     return config
+
+
+@pytest.fixture(scope="module")
+def run_of(tmp_path_factory):
+    """The folder of a run, whole or killed at a step, made once: to be read or copied."""
+    root, folders = tmp_path_factory.mktemp("runs"), {}
+
+    def run(config, killed=None):
+        key = config.model_dump_json(), killed
+        if key not in folders:
+            out = root / str(len(folders))
+            if killed is None:
+                distill(config, out)
+            else:
+                with pytest.raises(KilledError):
+                    distill(config, out, observer=Watcher(killed, kill))
+            folders[key] = out
+        return folders[key]
+
+    return run
 
 
 def negate(path):
@@ -76,11 +101,11 @@ def slow(*values):
         slow("missing", 10),
     ],
 )
-def test_missing_teacher_features_are_computed_to_the_same_bits(long, tmp_path, harm, killed):
-    uninterrupted, out = tmp_path / "whole", tmp_path / "cut"
-    distill(long(), uninterrupted)
-    with pytest.raises(KilledError):
-        distill(long(), out, observer=Watcher(killed, kill))
+def test_missing_teacher_features_are_computed_to_the_same_bits(
+    long, run_of, tmp_path, harm, killed
+):
+    uninterrupted = run_of(long())
+    out = shutil.copytree(run_of(long(), killed), tmp_path / "cut")
     spoil, warning = HARMS[harm]
     spoil(out / FEATURES)
     watcher = Watcher()
@@ -137,10 +162,8 @@ def test_a_second_process_is_refused_in_one_line(make, tmp_path):
         slow(b'{"kind": "best", "step": 0}'),
     ],
 )
-def test_damaged_events_stop_neither_resume_nor_report(make, tmp_path, line):
-    out = tmp_path / "run"
-    with pytest.raises(KilledError):
-        distill(make(), out, observer=Watcher(7, kill))
+def test_damaged_events_stop_neither_resume_nor_report(make, run_of, tmp_path, line):
+    out = shutil.copytree(run_of(make(), 7), tmp_path / "run")
     path = out / "events.jsonl"
     lines = path.read_bytes().splitlines()
     path.write_bytes(b"\n".join([*lines[:3], line, *lines[3:]]) + b"\n")
@@ -155,9 +178,8 @@ def test_damaged_events_stop_neither_resume_nor_report(make, tmp_path, line):
     assert write_report([out]).path.is_file()
 
 
-def test_a_run_killed_before_its_first_checkpoint_is_resumed(make, tmp_path):
-    uninterrupted, out = tmp_path / "whole", tmp_path / "cut"
-    distill(make(), uninterrupted)
+def test_a_run_killed_before_its_first_checkpoint_is_resumed(make, run_of, tmp_path):
+    uninterrupted, out = run_of(make()), tmp_path / "cut"
 
     class Early(Watcher):
         def on_eval(self, step, who, metrics):
@@ -174,13 +196,11 @@ def test_a_run_killed_before_its_first_checkpoint_is_resumed(make, tmp_path):
 
 
 def test_the_same_pairs_and_teacher_elsewhere_are_accepted(
-    make, tmp_path, shards, toy_teacher_folder
+    make, run_of, tmp_path, shards, toy_teacher_folder
 ):
-    uninterrupted, out, moved = tmp_path / "whole", tmp_path / "cut", tmp_path / "moved"
-    distill(make(), uninterrupted)
-    with pytest.raises(KilledError):
-        distill(make(), out, observer=Watcher(7, kill))
-    shutil.copytree(shards, moved)
+    uninterrupted = run_of(make())
+    out = shutil.copytree(run_of(make(), 7), tmp_path / "cut")
+    moved = shutil.copytree(shards, tmp_path / "moved")
     shutil.copytree(toy_teacher_folder, tmp_path / "teacher")
     elsewhere = {"data": {"train": str(moved / "train-*.tar*")},
                  "teacher": {"model": str(tmp_path / "teacher")}}  # fmt: skip
@@ -215,9 +235,8 @@ def test_another_preprocessing_of_the_teacher_is_refused(make, tmp_path, toy_tea
         distill(make(teacher={"model": str(teacher)}), out, resume=True)
 
 
-def test_a_finished_run_may_be_extended(make, tmp_path):
-    out = tmp_path / "run"
-    distill(make(), out)
+def test_a_finished_run_may_be_extended(make, run_of, tmp_path):
+    out = shutil.copytree(run_of(make()), tmp_path / "run")
     before = losses(out)
     distill(make(optim={"steps": 20}), out, resume=True)
     after = losses(out)

@@ -8,7 +8,12 @@ from kit_part import write_kit_part
 from tinyclip_edge import starter
 
 
-@pytest.fixture(params=["part", pytest.param("whole", marks=pytest.mark.slow)])
+@pytest.fixture(
+    params=[
+        pytest.param("part", marks=pytest.mark.excerpt),
+        pytest.param("whole", marks=pytest.mark.slow),
+    ]
+)
 def quickstart(request, tmp_path, monkeypatch, command_line, towers_exported_once):
     if request.param == "part":
         folder = write_kit_part(tmp_path)

@@ -61,7 +61,7 @@ def options(pictures) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def tailored(options) -> tuple[TailorReport, dict[str, Any], dict[str, Any]]:
+def tailored(options, towers_exported_once) -> tuple[TailorReport, dict[str, Any], dict[str, Any]]:
     """The report of a tailoring that was killed once, and its record before and after that."""
     distil, calls = runs.distill, []
 
@@ -144,7 +144,7 @@ def test_what_is_done_is_not_done_again(tailored, options, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_budget_below_the_smallest_shape(pictures, tmp_path):
+def test_a_budget_below_the_smallest_shape(pictures, tmp_path, towers_exported_once):
     options = {"images": pictures / "pictures", "labels": pictures / "labels.txt"}
     with pytest.raises(ConfigError, match=r"takes 0\.\d\d MB .* here; use --max-mb 0\.\d\d, or"):
         tinyclip_edge.tailor(

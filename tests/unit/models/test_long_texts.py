@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 import transformers
 
+from families import family
 from hugging_face import embedding
 from tinyclip_edge.errors import ModelError, TinyClipWarning
-from tinyclip_edge.families.building import family
 from tinyclip_edge.models import convert_checkpoint, create_student, inherit_student, load_clip
 from tinyclip_export.towers.factory import image_tower, text_tower
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from tinyclip_edge.families.building import family
+from families import family
 from tinyclip_edge.train.stages.factory import takes_channels_last
 
 
