@@ -18,7 +18,7 @@ def resize_patches(
     enlarged from the teacher's size has the token that it had; for smaller patches, tokens change
     least. Towers of another kind than the teacher's, and without patches, stay as they are.
     """
-    from timm.layers import resample_patch_embed
+    from timm.layers.patch_embed import resample_patch_embed
 
     state = dict(teacher_state)
     kind, prefix = recognise(state, "image")
