@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tinyclip_edge.aside import written_aside
 from tinyclip_edge.errors import BundleError, MissingExtraError
@@ -37,6 +37,9 @@ from tinyclip_export.verification.gates import VerificationReport
 if TYPE_CHECKING:
     from tinyclip_edge.models import LoadedClip
     from tinyclip_edge.runtime.bundle import Manifest
+    from tinyclip_export.export_job import FloatTowers
+    from tinyclip_export.quantization.registry import TowerRecipes
+    from tinyclip_export.verification.embeddings import TowerFiles
 
 
 def export_bundle(
@@ -82,14 +85,12 @@ def _export(job: ExportJob) -> ExportReport:
     """Write, verify and describe a bundle. Raises GatesFailedError."""
     from tinyclip_export.bundle.converted import convert_for_target
     from tinyclip_export.bundle.hub_files import write_model_card
-    from tinyclip_export.bundle.layouts import write_layouts
     from tinyclip_export.bundle.manifest import build_manifest
     from tinyclip_export.bundle.native import write_native
-    from tinyclip_export.bundle.string_extras import write_string_extras
     from tinyclip_export.verification.golden import golden_vectors
     from tinyclip_export.verification.structure import check_target
 
-    timer, checks, preset = StageTimer(), VerificationReport(), job.settings.preset
+    timer, checks = StageTimer(), VerificationReport()
     _check_extras(job)
     prompt_notes = _prompt_notes(job)
     with timer.stage("export"):
@@ -106,17 +107,7 @@ def _export(job: ExportJob) -> ExportReport:
         engine = write_engine(job, towers, checks)
     remove_unrequested_float(job, checks)
     with timer.stage("extras"):
-        precise = {name: needs_precise_int8(recipes, name) for name in job.precisions}
-        extras = write_extras(
-            job.clip, job.folder, precise, job.settings.extras, pipeline=preset.pipeline
-        )
-        if job.settings.extras.embed_tokenizer:
-            extras |= write_string_extras(job, requested, towers.special)
-        if names := job.settings.extras.layouts:
-            default = next(each for each in requested if each.precision == job.default_precision)
-            extras["layouts"] = write_layouts(
-                job.clip, job.folder, default, names, end=towers.special.end
-            )
+        extras = _write_optional_files(job, towers, requested, recipes)
         if engine:
             extras["engine"] = engine
         check_target(job, checks)
@@ -157,6 +148,31 @@ def _export(job: ExportJob) -> ExportReport:
             *(str(warning) for warning in checks.warnings),
         ),
     )
+
+
+def _write_optional_files(
+    job: ExportJob,
+    towers: FloatTowers,
+    files: Sequence[TowerFiles],
+    recipes: Mapping[str, TowerRecipes],
+) -> dict[str, Any]:
+    """Write classifiers, pixel and string towers and layouts; return the manifest's ``extras``."""
+    from tinyclip_export.bundle.layouts import write_layouts
+    from tinyclip_export.bundle.string_extras import write_string_extras
+
+    options = job.settings.extras
+    precise = {name: needs_precise_int8(recipes, name) for name in job.precisions}
+    extras = write_extras(
+        job.clip, job.folder, precise, options, pipeline=job.settings.preset.pipeline
+    )
+    if options.embed_tokenizer:
+        extras |= write_string_extras(job, files, towers.special)
+    if options.layouts:
+        default = next(each for each in files if each.precision == job.default_precision)
+        extras["layouts"] = write_layouts(
+            job.clip, job.folder, default, options.layouts, end=towers.special.end
+        )
+    return extras
 
 
 def _calibrated(job: ExportJob, manifest: Manifest, timer: StageTimer) -> Manifest:

@@ -17,7 +17,12 @@ from typing import TYPE_CHECKING
 from tinyclip_edge.child import ChildError, run_child
 from tinyclip_edge.engines import ENGINES
 from tinyclip_edge.errors import BundleError, TinyClipError
-from tinyclip_export.bundle.golden_folder import GRAPHS, inputs_of, replay_golden_folder
+from tinyclip_export.bundle.golden_folder import (
+    GRAPHS,
+    inputs_of,
+    replay_golden_folder,
+    replay_name,
+)
 from tinyclip_export.form_replay import FormReplay
 
 if TYPE_CHECKING:
@@ -78,7 +83,7 @@ def _forms(manifest: Manifest) -> Iterator[_Form]:
 
 
 def _name(kind: str, precision: str) -> str:
-    return f"{precision} from {inputs_of(kind)}" if kind in GRAPHS else f"{kind} {precision}"
+    return replay_name(kind, precision) if kind in GRAPHS else f"{kind} {precision}"
 
 
 def _in_child(form: _Form, folder: Path, precision: str, threads: int | None) -> FormReplay:

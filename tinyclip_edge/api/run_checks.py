@@ -1,4 +1,4 @@
-"""What a run would fail at, as far as names and paths show it: without torch."""
+"""Checks of a run that need only names and paths, without torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def checked_run(
     overrides: Sequence[str],
     pairs: Sequence[str],
 ) -> RunConfig:
-    """Return the configuration of a run, of which all is there. Raises TinyClipError.
+    """Return the configuration of a run whose files all exist. Raises TinyClipError.
 
     ``pairs`` are the keys of ``data`` whose files are read.
     """

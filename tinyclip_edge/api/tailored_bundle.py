@@ -56,7 +56,7 @@ def export_winner(tailoring: Tailoring, prepared: Prepared, winner: str, say: Sa
 
 
 def _calibrate(tailoring: Tailoring, prepared: Prepared, say: Say) -> None:
-    """Write a threshold below which an answer is unknown, where the pictures suffice for one."""
+    """Write a threshold below which an answer is unknown, if there are pictures enough."""
     from tinyclip_edge.runtime.label_calibration import HeldOut, calibrate_bundle
 
     request, targets = tailoring.request, prepared.targets

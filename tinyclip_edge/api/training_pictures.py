@@ -42,7 +42,7 @@ def training_pictures(model: str, data: str) -> Callable[[], Sequence[ImageInput
     train, own = _patterns(config.data.train), _patterns(config.data.val)
     if _is_starter(train):
         return _starter if _is_starter(verified) else None
-    # A report or an export runs no command, whoever's run it is.
+    # A report or an export runs no command of a run, whoever wrote it.
     options = replace(config.data.source_options, allow_pipes=False)
     pairs = NamedPairs(config.data.train, options)
     return (lambda: pair_set(pairs, MAX_PICTURES).images) if verified in (own, train) else None

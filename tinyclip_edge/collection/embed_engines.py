@@ -28,17 +28,17 @@ Result_co = TypeVar("Result_co", covariant=True)
 
 
 class ClusterTask(Protocol[Result_co]):
-    """What is done with every unit; it can be sent to other machines."""
+    """Work on a unit; it can be sent to other machines."""
 
     def run(self, unit: Unit) -> Result_co:
-        """Do it at once; raise TinyClipError."""
+        """Work on a unit without reporting progress; raise TinyClipError."""
 
 
 class UnitTask(ClusterTask[Result_co], Protocol[Result_co]):
-    """A task that reports its progress within a unit. Its results are no numbers."""
+    """A task that reports its progress within a unit; its results are not integers."""
 
     def steps(self, unit: Unit) -> Generator[int, None, Result_co]:
-        """Do it, yield the numbers of pictures that are done; raise TinyClipError."""
+        """Work on a unit, yield the pictures of each step; raise TinyClipError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def embed_here(task: UnitTask[Result], units: Iterable[Unit]) -> Iterator[Event[
 def embed_in_processes(
     task: UnitTask[Result], units: Sequence[Unit], workers: int
 ) -> Iterator[Event[Result]]:
-    """Work on units in processes of this machine; those are ended when the iterator is closed."""
+    """Work on units in processes of this machine, which end when the iterator is closed."""
     waiting: queue.SimpleQueue[Unit] = queue.SimpleQueue()
     for unit in units:
         waiting.put(unit)
@@ -118,7 +118,7 @@ def embed_in_processes(
 
 
 class _Worker(Generic[Result]):
-    """A process that works on one unit at a time; a new one is started where it was killed."""
+    """A process that works on one unit at a time; if it is killed, a new one is started."""
 
     def __init__(self, task: UnitTask[Result]) -> None:
         self._task = task
@@ -184,7 +184,7 @@ def _closed(process: subprocess.Popen[bytes]) -> int:
     """Wait for the end of a process, and return its exit code."""
     code = process.wait()
     for pipe in (process.stdin, process.stdout):
-        with suppress(OSError, ValueError):  # of what was written last; read by another thread
+        with suppress(OSError, ValueError):  # what was written last; another thread reads
             assert pipe is not None
             pipe.close()
     return code

@@ -1,4 +1,4 @@
-"""The course of embedding many shards: what is whole, what failed, how much is left."""
+"""The state of embedding many shards: what is complete, what failed, how much remains."""
 
 from __future__ import annotations
 

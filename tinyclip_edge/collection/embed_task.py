@@ -1,4 +1,4 @@
-"""Embed one shard into one parquet file, in whatever process."""
+"""Embed one shard into one parquet file; the task can be sent to any process."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from tinyclip_edge.collection.shard_units import Unit
+from tinyclip_edge.collection.unit_steps import run_steps
 from tinyclip_edge.data.cuts import Losses
 from tinyclip_edge.data.pairs import Pair
 from tinyclip_edge.errors import BundleError, DataError
@@ -29,7 +30,7 @@ NAMED_FAULTS = 20  # in a file; the others are counted
 
 
 class UnitResult(NamedTuple):
-    """What a file holds."""
+    """The content of a file, in numbers."""
 
     pictures: int
     captions: int
@@ -59,7 +60,7 @@ Steps: TypeAlias = "Generator[int, None, UnitResult]"  # pictures since the last
 
 @dataclass(frozen=True, slots=True)
 class EmbedTask:
-    """What every unit needs; it can be sent to other processes."""
+    """The work on one unit; it can be sent to other processes."""
 
     model: ModelFiles
     out: str
@@ -84,13 +85,8 @@ class EmbedTask:
         return result
 
     def run(self, unit: Unit) -> UnitResult:
-        """Embed a unit at once."""
-        steps = self.steps(unit)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                return end.value  # type: ignore[no-any-return]
+        """Embed a unit without reporting progress."""
+        return run_steps(self.steps(unit))
 
 
 @lru_cache(maxsize=1)

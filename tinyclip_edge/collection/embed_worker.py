@@ -1,4 +1,4 @@
-"""A process that works on shards: units arrive at stdin, what becomes of them leaves at stdout."""
+"""A process that works on shards: it reads units from stdin and writes results to stdout."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
+from tinyclip_edge.collection.unit_steps import run_steps
 from tinyclip_edge.errors import TinyClipError
 
 if TYPE_CHECKING:
@@ -35,18 +36,12 @@ def main() -> None:
             unit = pickle.load(units)
         except EOFError:
             return
-        steps = task.steps(unit)
         try:
-            while True:
-                send(next(steps))
-        except StopIteration as end:
-            send(end.value)
+            send(run_steps(task.steps(unit), send))
         except TinyClipError as error:
             send(error)
         except BrokenPipeError:  # nobody waits for the answer
             return
-        finally:
-            steps.close()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from tinyclip_edge.collection.embed_engines import Outcome
 from tinyclip_edge.errors import DataError
 
 NAMED = 3  # shards in a message
-MOST_FAILED = 10  # shards, after which no other is tried
+MOST_FAILED = 10  # failed shards after which no more are tried
 
 
 def failed_units(failed: Sequence[Outcome[Any]], units: int, done: str) -> DataError:
@@ -22,6 +22,6 @@ def failed_units(failed: Sequence[Outcome[Any]], units: int, done: str) -> DataE
     more = len(failed) - len(lines)
     return DataError(
         f"{len(failed):,} of {units:,} shards were not {done}: "
-        f"{'; '.join(lines)}{f' and {more:,} more' if more else ''}; the others are whole, and "
+        f"{'; '.join(lines)}{f' and {more:,} more' if more else ''}; the others are complete, and "
         "the same command tries these again"
     )

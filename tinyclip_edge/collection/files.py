@@ -20,7 +20,7 @@ from tinyclip_edge.runtime.preprocess import Preprocess
 from tinyclip_edge.runtime.protocol import Features
 from tinyclip_edge.runtime.video_keys import is_video_name
 
-_BLOCK = 1 << 20  # bytes that are hashed at a time
+_BLOCK = 1 << 20  # bytes hashed at a time
 _INTERVAL = struct.Struct("<d")  # of a video's frames, at the end of its digest
 
 
@@ -126,7 +126,7 @@ def _content_digest(path: str, size: int) -> bytes:
 
 
 def absolute(folder: str | Path) -> str:
-    """Return a folder as the keys of an index begin with it, the same by whatever link."""
+    """Return a folder as keys of an index begin with it, with links resolved."""
     return os.path.realpath(expanded(folder))
 
 

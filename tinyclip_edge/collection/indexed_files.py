@@ -1,4 +1,4 @@
-"""Files of an index: as they were embedded, with the changes that are not in it yet."""
+"""Files of an index: their state when embedded, and changes not yet in the index."""
 
 from __future__ import annotations
 

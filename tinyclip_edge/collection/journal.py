@@ -1,4 +1,4 @@
-"""Changes of an index file that are not in it yet, in a file that survives a kill at any moment.
+"""A journal of changes not yet in an index file, which survives a kill at any moment.
 
 Records are appended and each has a checksum, so that a last one that was cut off is recognised and
 dropped. Reading them twice gives the same changes.

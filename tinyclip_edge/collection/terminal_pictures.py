@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from tinyclip_edge.errors import DataError, MissingExtraError
 
-ROWS = 5  # of text, that a thumbnail is high
+ROWS = 5  # lines of text, the height of a thumbnail
 EDGE = 160  # pixels of its longer side
 _CHUNK = 4096  # characters of one kitty sequence
 _ITERM = ("iTerm.app", "WezTerm", "mintty")

@@ -23,7 +23,7 @@ MEMBERS = 11  # stream index of the generators of the sources' seeds
 
 
 class MixedPairs:
-    """K sources, all in memory or all streamed; a batch is a function of (seed, step) as theirs.
+    """K sources, all in memory or all streamed; a batch is a function of (seed, step).
 
     Each has its own seed. Streams number their groups one source after the other.
     """

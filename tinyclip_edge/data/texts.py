@@ -1,4 +1,4 @@
-"""Texts without pictures, drawn independently of them.
+"""Texts without pictures, drawn independently of the pictures.
 
 M texts, B in a batch.
 """

@@ -1,4 +1,4 @@
-"""How several teachers are weighed for each sample; to add a way, add an entry to ``FUSIONS``.
+"""How several teachers are weighted for each sample; a new way is an entry of ``FUSIONS``.
 
 T teachers, R anchors of one side (pictures or texts), C candidates of the other side.
 """
@@ -17,7 +17,7 @@ Average: TypeAlias = Literal["logits", "probabilities"]
 
 
 class Evidence(NamedTuple):
-    """What is known of the teachers' affinities of each anchor, ``[R, T]``."""
+    """Confidence of each teacher about each anchor, ``[R, T]``."""
 
     entropy: Tensor  # nats
     peak: Tensor  # largest probability
@@ -46,7 +46,7 @@ class SampleFusion(NamedTuple):
 
 
 class ConfidenceFusion:
-    """A teacher weighs as its share over its perplexity: the candidates it wavers between."""
+    """Weighs a teacher by its share divided by its perplexity, its number of likely candidates."""
 
     modules: Mapping[str, nn.Module] = {}
 
@@ -56,12 +56,12 @@ class ConfidenceFusion:
 
 
 class FusionGate(nn.Module):
-    """A linear layer a side, from all teachers' entropies and peaks; at first the mean."""
+    """A linear layer per side on all teachers' entropies and peaks; it begins as the mean."""
 
     def __init__(self, teachers: int) -> None:
         super().__init__()
         shape = (teachers, 2 * teachers)
-        # Zeros rather than nn.Linear: random numbers of the run stay what they are without a gate.
+        # Zeros rather than nn.Linear, which would draw from the run's random numbers.
         self.image = nn.Parameter(torch.zeros(shape))
         self.text = nn.Parameter(torch.zeros(shape))
         self.image_bias = nn.Parameter(torch.zeros(teachers))
@@ -89,7 +89,7 @@ class LearnedFusion:
         return (_log(shares, evidence.entropy) + scores).log_softmax(dim=-1)
 
 
-# By their name in teacher.fusion: from the number of teachers; None: the same for all samples.
+# Name in teacher.fusion -> constructor, given the number of teachers; None: constant weights.
 FUSIONS: dict[str, Callable[[int], Fusion | None]] = {
     "mean": lambda _: None,
     "confidence": lambda _: ConfidenceFusion(),
@@ -98,7 +98,7 @@ FUSIONS: dict[str, Callable[[int], Fusion | None]] = {
 
 
 class FusedTargets(NamedTuple):
-    """Targets ``[R, C]`` of one side, and what made them."""
+    """Targets ``[R, C]`` of one side, with the weights behind them."""
 
     log_probs: Tensor  # without gradient
     first_weight: Tensor  # mean weight of the first teacher

@@ -1,4 +1,4 @@
-"""Hash the captions of one shard, in whatever process."""
+"""Hash the captions of one shard; the task can be sent to any process."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tinyclip_edge.collection.shard_units import Unit, with_losses
+from tinyclip_edge.collection.unit_steps import run_steps
 from tinyclip_edge.data.cuts import Losses
 from tinyclip_edge.data.marks import MARK, sample_mark
 from tinyclip_edge.data.pairs import Pair
@@ -16,16 +17,16 @@ from tinyclip_edge.data.selected_part import key_mark
 from tinyclip_edge.selection.ngrams import HashedTexts, Hashing, Ints, hashed_texts
 from tinyclip_edge.selection.unit_file import HashedUnit, write_unit
 
-CHUNK = 4096  # captions that are hashed together
+CHUNK = 4096  # captions hashed at a time
 
 
 @dataclass(frozen=True, slots=True)
 class CaptionTask:
-    """What every unit needs; it can be sent to other processes."""
+    """The work on one unit; it can be sent to other processes."""
 
     folder: str
     hashing: Hashing
-    with_samples: bool  # marks of pictures, by which their features are looked up
+    with_samples: bool  # store the marks of pictures, which their features are looked up by
 
     def path(self, unit: Unit) -> Path:
         """Return the file of a unit."""
@@ -47,18 +48,13 @@ class CaptionTask:
 
     def run(self, unit: Unit) -> str:
         """Hash a unit at once."""
-        steps = self.steps(unit)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                return end.value  # type: ignore[no-any-return]
+        return run_steps(self.steps(unit))
 
 
 class _Reading:
     def __init__(self, task: CaptionTask) -> None:
         self._task = task
-        self._texts: list[str] = []  # that are not hashed yet
+        self._texts: list[str] = []  # not hashed yet
         self._hashed: list[HashedTexts] = []
         self._keys: list[bytes] = []
         self._samples: list[bytes] = []

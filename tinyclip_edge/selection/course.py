@@ -95,7 +95,7 @@ class _Course:
         )
 
     def _open_teacher(self) -> None:
-        """Load the teacher and embed the target, before time is spent on the set."""
+        """Load the teacher and embed the target, which may fail, before the set is read."""
         if not self.request.uses_teacher:
             return
         from tinyclip_edge.selection.space import open_space

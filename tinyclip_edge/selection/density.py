@@ -14,7 +14,7 @@ Doubles = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float32]
 
 PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4)
-HELD_OUT = 5  # one embedding of so many is for the choice of the penalty
+HELD_OUT = 5  # one embedding in five is held out to choose the penalty
 STEPS = 25
 TOLERANCE = 1e-8
 
@@ -30,8 +30,8 @@ class DensityRatio:
     def fit(cls, target: Floats, raw: Floats, seed: int) -> DensityRatio:
         """Fit p to ``[N, D]`` and q to ``[M, D]`` by logistic regression.
 
-        Both have the same weight, so that the logit is the log ratio. The penalty is the one with
-        the least loss on a fifth of both.
+        Both sides have the same weight, so that the logit is the log ratio. The penalty is the one
+        with the lowest loss on a held-out fifth of both.
         """
         rng = np.random.default_rng([seed, 1])
         p, q = (rng.permutation(each.astype(np.float64)) for each in (target, raw))

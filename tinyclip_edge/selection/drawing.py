@@ -1,4 +1,4 @@
-"""The pairs with the largest sums of log weight and noise, whose numbers lie on disk."""
+"""The pairs with the largest sums of log weight and noise; the sums are stored on disk."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Mask = npt.NDArray[np.bool_]
 
 BLOCK = 1 << 20  # numbers in memory
-SPARE = 1024  # pairs beyond the chosen ones, in which near-duplicates may be
+SPARE = 1024  # further pairs drawn, to replace near-duplicates
 
 
 @dataclass(slots=True)
@@ -78,7 +78,7 @@ class Drawing:
         """Return which ``count`` pairs of each unit are drawn, and how many were passed over.
 
         A pair is passed over for one with a larger sum whose picture has at least this cosine.
-        Memory is needed for what is drawn. Raises DataError if there are not so many pairs.
+        Memory grows with the pairs drawn. Raises DataError if there are too few.
         """
         among = min(self.usable, count + count // 4 + SPARE)
         while True:

@@ -1,4 +1,4 @@
-"""Pairs whose picture is almost that of a better one: the first of each group stays.
+"""Removal of near-duplicates: of pairs with almost the same picture, the best one stays.
 
 D is the width of unit-norm embeddings.
 """
@@ -19,8 +19,8 @@ Halves = npt.NDArray[np.float16]
 Ints = npt.NDArray[np.int64]
 
 BATCH = 1024
-EXACT_BELOW = 1 << 14  # embeddings, up to which all are compared
-ROUNDING = 1e-3  # of cosines of float16
+EXACT_BELOW = 1 << 14  # embeddings; up to this number all are compared
+ROUNDING = 1e-3  # rounding error of cosines in float16
 
 
 def first_of_each(embeddings: Halves, order: Ints, count: int, cosine: float) -> Ints:

@@ -18,7 +18,7 @@ NO_WORD, LETTER, IDEOGRAPH = 0, 1, 2  # kinds of characters; an ideograph is a w
 WORD_CATEGORIES = "LMN"  # letters, marks, numbers
 IDEOGRAPHS = ((0x3040, 0x30FF), (0x3400, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x3FFFF))
 SEPARATOR = "\n"
-LONGEST_TEXT = 4096  # characters that are hashed of a text
+LONGEST_TEXT = 4096  # characters of a text that are hashed
 
 # Odd numbers, which have an inverse modulo 2^64; the others are those of splitmix64.
 BASE = 0x9E3779B97F4A7C15
@@ -34,7 +34,7 @@ class Hashing(NamedTuple):
 
 
 class HashedTexts(NamedTuple):
-    """The n-grams of N texts, one text after the other; each n-gram as often as it occurs."""
+    """The n-grams of N texts, one text after the other; repeated n-grams are repeated."""
 
     ids: Buckets  # [T]
     ends: Ints  # [N], of each text in ``ids``

@@ -1,4 +1,4 @@
-"""What a selection is asked to do, and its report."""
+"""The request of a selection, and its report."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Request:
         return bool(self.pictures) or self.near_duplicates is not None
 
     def check(self) -> None:
-        """Raise ConfigError for values that cannot be meant."""
+        """Raise ConfigError for values out of range."""
         if not self.texts and not self.pictures:
             raise ConfigError(
                 "a selection needs a target: --target-texts FILE, --target-images FOLDER, or both"
@@ -64,14 +64,14 @@ class Request:
             raise ConfigError("--workers is for this machine; leave it out with --cluster")
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class SelectionReport:
     """What ``select`` did."""
 
     out: str
     pairs: int  # that were chosen
     of: int
-    near_duplicates: int  # that were left out for a pair with a larger weight
+    near_duplicates: int  # left out for a pair with a larger weight
     log_weight: float  # mean of the chosen pairs
     log_weight_of_all: float
     unusable: int  # samples

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def select(  # noqa: PLR0913 - by keyword
     ``cluster`` as in ``embed_shards``. ``work``: a folder that keeps what was read of the set, so
     that a further selection does not read it again; otherwise it is removed at the end.
 
-    A call that was interrupted goes on where it was, with the same result. Raises ConfigError,
+    An interrupted call continues where it stopped, with the same result. Raises ConfigError,
     DataError, ModelError and MissingExtraError.
     """
     if missing := [name for name in _PACKAGES if find_spec(name) is None]:
@@ -80,7 +81,7 @@ def select(  # noqa: PLR0913 - by keyword
     report = select_pairs(request)
     if write_shards is not None:
         shards = Path(expanded(write_shards)).absolute()
-        report.shards = write_chosen(path, shards, progress=progress)
+        report = replace(report, shards=write_chosen(path, shards, progress=progress))
     if work is None:
         shutil.rmtree(request.work, ignore_errors=True)
     return report

@@ -101,7 +101,7 @@ def _write(file: IO[bytes], pairs: Iterator[Pair], first: int) -> None:
 
 
 def _encoded(image: Picture) -> tuple[str, bytes]:
-    """Return the suffix and the bytes of a picture, as they are where it has some."""
+    """Return the suffix and the bytes of a picture, its file's own where it has one."""
     if isinstance(image, Image.Image):
         content = io.BytesIO()
         image.save(content, "PNG")
@@ -109,7 +109,7 @@ def _encoded(image: Picture) -> tuple[str, bytes]:
     try:
         data = image if isinstance(image, bytes) else image.read_bytes()
     except OSError:
-        data = b""  # counted as broken wherever it is read
+        data = b""  # counted as broken by every reader
     try:
         return SUFFIX_OF[image_header(data).format], data
     except (DataError, KeyError):

@@ -27,7 +27,7 @@ from tinyclip_edge.train.feature_cache.fill import FeatureCacheFiller
 
 _log = logging.getLogger(__name__)
 
-FEWEST = 5  # pictures of a target; fewer say nothing about a density
+FEWEST = 5  # pictures of a target; a density cannot be fitted to fewer
 
 Floats = npt.NDArray[np.float32]
 
@@ -45,7 +45,7 @@ class TeacherSpace:
         return self.filler.teacher.embedding_dim
 
     def fill(self, report: Callable[[int, int | None], None], cluster: str | None) -> None:
-        """Compute the features that the cache does not have. Raises as cache_features."""
+        """Compute the features that the cache lacks. Raises what cache_features raises."""
         watcher = _Watcher(report)
         if cluster is None:
             self.filler.fill(DistributedContext(), watcher)
@@ -107,7 +107,7 @@ def open_space(
 
 
 class _Watcher:
-    """Passes the progress of a fill on."""
+    """Forwards the progress of a fill."""
 
     def __init__(self, report: Callable[[int, int | None], None]) -> None:
         self.on_pairs = report

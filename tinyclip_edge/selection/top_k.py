@@ -1,4 +1,4 @@
-"""The largest of very many numbers on disk, with constant memory."""
+"""The largest of a great many numbers on disk, in constant memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Doubles = npt.NDArray[np.float64]
 Words = npt.NDArray[np.uint64]
 Blocks = Callable[[], Iterable[Doubles]]
 
-DIGIT = 16  # bits that a pass decides
+DIGIT = 16  # bits decided in each pass
 SIGN = np.uint64(1 << 63)
 
 
@@ -20,7 +20,7 @@ class Threshold(NamedTuple):
     """What separates the largest numbers from the others."""
 
     word: int  # the smallest of the largest, as ``_words`` orders numbers
-    equal: int  # how many of those that equal it are among the largest, the first ones
+    equal: int  # how many numbers equal to it are among the largest; the first ones
 
     def chosen(self, block: Doubles, before: int) -> tuple[npt.NDArray[np.bool_], int]:
         """Return which numbers of a block are among the largest.

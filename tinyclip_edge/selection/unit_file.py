@@ -30,7 +30,7 @@ BROKEN = (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, RuntimeE
 
 @dataclass(frozen=True, slots=True)
 class HashedUnit:
-    """What selection needs of the pairs of a unit."""
+    """What selection needs to know about the pairs of a unit."""
 
     ids: Buckets  # [T]
     caption_ends: Ints  # [C], in ids

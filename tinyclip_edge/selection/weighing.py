@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float32]
 
-SAMPLE = 4096  # embeddings of a side that the density ratio is fitted to
+SAMPLE = 4096  # embeddings of each side to which the density ratio is fitted
 
 
 @dataclass(frozen=True, slots=True)

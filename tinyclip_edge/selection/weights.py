@@ -1,4 +1,4 @@
-"""Importance weights of pairs: how much likelier the target is than the set to contain them."""
+"""Importance weights of pairs: how much more likely they are in the target than in the set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a student's answers are its teacher's: N pictures, C labels."""
+"""How well a student agrees with its teacher: N pictures, C labels."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def agreement(
 
     For labels that are independent of each other, KL is the mean of that of each.
     """
-    student = np.nan_to_num(student)  # of a student that answers with no number
+    student = np.nan_to_num(student)  # a student whose answers are NaN
     firsts = teacher.argmax(axis=1)
     order = np.argsort(-student, axis=1, kind="stable")
     few = (order[:, :FEW] == firsts[:, None]).any(axis=1)

@@ -1,4 +1,4 @@
-"""Models in front of the held-out pictures: how often their answers are the teacher's."""
+"""Models on the held-out pictures: how often they agree with the teacher."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROUNDS = 15
 
 
 def evaluate(request: TailorRequest, prepared: Prepared, model: str) -> Agreement:
-    """Return how well a MODEL's answers on the held-out pictures are the teacher's."""
+    """Return how well a MODEL agrees with the teacher on the held-out pictures."""
     return _agreement(request, prepared, open_embedder(model))
 
 

@@ -10,8 +10,8 @@ from tinyclip_edge.tailoring.request import TailorRequest
 from tinyclip_edge.tailoring.shapes import ImageShape, TeacherTower
 from tinyclip_edge.tailoring.work import WorkFolder
 
-BATCH = 128  # pictures a step, fewer where there are fewer
-CALIBRATION = 256  # pictures on which importance is measured, fewer where there are fewer
+BATCH = 128  # pictures a step, at most
+CALIBRATION = 256  # pictures on which importance is measured, at most
 SAVE_EVERY = 100  # steps
 
 

@@ -1,4 +1,4 @@
-"""What a tailoring has found: every candidate, the bundle, the teacher beside."""
+"""The result of a tailoring: every candidate and the bundle, beside the teacher."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is asked of a student for one's own pictures, checked by names and paths: without torch."""
+"""The request of a tailoring; names and paths are checked without torch."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from tinyclip_edge.train.folder_check import CONFIG
 from tinyclip_edge.train.monitoring.events import Silent
 
 AGAIN = "the same `tinyclip-edge tailor` with --resume"
-LATEST = 50  # logged steps of which the speed is the median
+LATEST = 50  # logged steps whose median is the speed
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What a tailoring knows before its teacher reads the pictures."""
+"""The state of a tailoring before its teacher reads the pictures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tinyclip_edge.tailoring.work import WorkFolder
 
 @dataclass(frozen=True, slots=True)
 class Tailoring:
-    """What is known before the teacher reads the pictures."""
+    """Request, pictures and candidates, before the teacher reads the pictures."""
 
     request: TailorRequest
     work: WorkFolder

@@ -30,7 +30,7 @@ class Trainer(Protocol):
 
 @dataclass(slots=True)
 class Rung:
-    """One round: who takes part, up to which step, and what came of it."""
+    """One round: its candidates, their last step, and their results."""
 
     names: list[str]
     steps: int  # of each candidate since its start

@@ -1,4 +1,4 @@
-"""The folder of a tailoring: what each step has found, so that a killed one goes on."""
+"""The folder of a tailoring: the result of each step, so that a killed one can continue."""
 
 from __future__ import annotations
 

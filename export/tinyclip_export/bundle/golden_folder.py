@@ -55,14 +55,14 @@ def replay_golden_folder(
             f"{manifest.embedding_dim} dimensions for {precision} {inputs_of(graph)}"
         )
     precise = manifest.saturates(tower, precision)
-    run = _Graph(bundle_file(folder, name), tower, threads=threads, precise_int8=precise)
+    run = _ExtensionSession(bundle_file(folder, name), tower, threads=threads, precise_int8=precise)
     output = (TEXT_IO if tower == "text" else IMAGE_IO).output_name
     rows, ms = timed_rows(lambda each: run(output, each), inputs)
     same_ids = None
     if ids is not None:
         same_ids = [run(TEXT_IO.input_name, each)[0].tolist() for each in inputs] == ids
     return FormReplay(
-        f"{precision} from {inputs_of(graph)}",
+        replay_name(graph, precision),
         {tower: float((rows * recorded).sum(axis=1).min())},
         {tower: least},
         {tower: ms},
@@ -75,7 +75,12 @@ def inputs_of(graph: str) -> str:
     return graph.replace("_", " ")
 
 
-class _Graph:
+def replay_name(graph: str, precision: str) -> str:
+    """Return the name of a graph's replay, such as "int8 from strings"."""
+    return f"{precision} from {inputs_of(graph)}"
+
+
+class _ExtensionSession:
     """One file in onnxruntime, with the operators of onnxruntime-extensions."""
 
     def __init__(self, path: Path, input_name: str, **options: Any) -> None:  # noqa: ANN401

@@ -42,7 +42,12 @@ def write_string_extras(
     )
     with_pictures = job.settings.extras.embed_preprocessing
     pictures = encoded_pictures() if with_pictures else {}
-    vectors = {each.precision: _embeddings(clip, each, parts, pictures) for each in files}
+    ids = _golden_ids(parts)
+    inputs = {
+        "text": [np.array([each], np.int64) for each in ids],
+        "image": _pixels(clip, pictures),
+    }
+    vectors = {each.precision: _embeddings(each, inputs) for each in files}
     expected = {precision: each["text"] for precision, each in vectors.items()}
     entries = {"strings": write_string_towers(folder, files, parts, job.pairs[1], expected)}
     if with_pictures:
@@ -52,20 +57,21 @@ def write_string_extras(
     target.mkdir()
     for name, content in pictures.items():
         (target / name).write_bytes(content)
-    text = json.dumps(_table(parts, pictures, vectors), ensure_ascii=False) + "\n"
+    text = json.dumps(_table(ids, pictures, vectors), ensure_ascii=False) + "\n"
     (folder / VECTORS).write_text(text, encoding="utf-8")
     return entries
 
 
+def _pixels(clip: LoadedClip, pictures: Mapping[str, bytes]) -> list[npt.NDArray[Any]]:
+    """Return each picture as the bundle's tower takes it, float32 ``[1, 3, H, W]``."""
+    preprocess = runtime_preprocess(clip)
+    return [preprocess(Image.open(io.BytesIO(each)))[None] for each in pictures.values()]
+
+
 def _embeddings(
-    clip: LoadedClip, files: TowerFiles, parts: StringTower, pictures: Mapping[str, bytes]
+    files: TowerFiles, inputs: Mapping[str, Sequence[npt.NDArray[Any]]]
 ) -> dict[str, Features]:
     """Return those of golden texts and pictures by the bundle's towers, ``[N, D]`` by tower."""
-    preprocess = runtime_preprocess(clip)
-    inputs: dict[str, list[npt.NDArray[Any]]] = {
-        "text": [np.array([ids], np.int64) for ids in _golden_ids(parts)],
-        "image": [preprocess(Image.open(io.BytesIO(each)))[None] for each in pictures.values()],
-    }
     return {
         tower: _run(files.open(tower), TOWER_IO[tower].input_name, rows)
         for tower, rows in inputs.items()
@@ -85,15 +91,14 @@ def _golden_ids(parts: StringTower) -> list[list[int]]:
 
 
 def _table(
-    parts: StringTower,
+    ids: Sequence[Sequence[int]],
     pictures: Mapping[str, bytes],
     vectors: Mapping[str, Mapping[str, Features]],
 ) -> dict[str, Any]:
     """Return texts with their ids, names of pictures, and the embeddings by precision."""
     return {
         "texts": [
-            {"text": text, "input_ids": ids}
-            for text, ids in zip(TEXTS, _golden_ids(parts), strict=True)
+            {"text": text, "input_ids": text_ids} for text, text_ids in zip(TEXTS, ids, strict=True)
         ],
         "pictures": list(pictures),
         "least_cosine": {

@@ -17,7 +17,6 @@ from tinyclip_edge.runtime.edge import EdgeCLIP
 from tinyclip_edge.runtime.replay import replay
 from tinyclip_export import export_bundle
 from tinyclip_export.onnx_passes import exporter
-from tinyclip_export.quantization.dynamic_int8 import PORTABLE, quantize_tower
 from tinyclip_export.settings import ExportSettings
 from tinyclip_export.verification.failures import (
     GatesFailedError,
@@ -279,12 +278,6 @@ def test_report_is_json_and_a_table(exported):
     shown = console.export_text()
     assert "verified on 12 pairs" in shown
     assert f"{report.tower_bytes('int8') / 1e6:.2f}" in shown
-
-
-def test_quantizer_says_nothing_on_the_terminal(exported, tmp_path, capfd):
-    source = exported.folder / "onnx" / "vision_model.onnx"
-    quantize_tower(source, tmp_path / "v.onnx", PORTABLE, text=False)
-    assert capfd.readouterr() == ("", "")
 
 
 def test_manifest_and_table_say_what_the_gate_allows(exported):

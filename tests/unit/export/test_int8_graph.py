@@ -204,3 +204,9 @@ def test_a_layer_may_stay_float(exported, tmp_path):
     PORTABLE.write(job)
     operators = Counter(node.op_type for node in onnx.load(tmp_path / "t.onnx").graph.node)
     assert operators["MatMulInteger"] == 6 * LAYERS["text"] + 1 - 2
+
+
+def test_quantizer_says_nothing_on_the_terminal(exported, tmp_path, capfd):
+    source = exported.folder / "onnx" / "vision_model.onnx"
+    quantize_tower(source, tmp_path / "v.onnx", PORTABLE, text=False)
+    assert capfd.readouterr() == ("", "")

@@ -51,7 +51,7 @@ class TeacherMember:
 
     @property
     def temperature_entry(self) -> dict[str, float]:
-        """Its temperature by name; one of 1 is left out, as from what was recorded before."""
+        """Its temperature by name; 1 is left out, as in records of earlier versions."""
         return {} if self.temperature == 1.0 else {"temperature": self.temperature}
 
 
