@@ -73,12 +73,12 @@ def _calls(folder: Path, tower: str, threads: int) -> Iterator[tuple[str, Callab
 
 def _call(folder: Path, precision: str, tower: str, threads: int) -> Callable[[], object]:
     from tinyclip_edge.runtime.bundle import Manifest, bundle_file
-    from tinyclip_edge.runtime.session import Graph
+    from tinyclip_edge.runtime.session import OnnxSession
 
     manifest = Manifest.read(folder)
     path = bundle_file(folder, manifest.tower_path(tower, precision))
     precise = manifest.saturates(tower, precision)
-    graph = Graph(path, threads=threads, precise_int8=precise)
+    graph = OnnxSession(path, threads=threads, precise_int8=precise)
     name, value = ("pixel_values" if tower == "image" else "input_ids"), _input(folder, tower)
     return lambda: graph.run(f"{tower}_embeds", **{name: value})
 

@@ -57,7 +57,7 @@ def measure(
             if not thread.is_alive():
                 break
     finally:
-        job.abandoned = True
+        job.abandon()
     if job.error is not None:
         raise job.error
     assert job.report is not None
@@ -97,7 +97,7 @@ class _Job:
         pairs: Gallery | None,
         lock: AbstractContextManager[object],
     ) -> None:
-        self.step, self.abandoned = MeasureProgress(0.0, "waiting for its turn"), False
+        self.step, self._abandoned = MeasureProgress(0.0, "waiting for its turn"), False
         self.report: MeasureReport | None = None
         self.error: Exception | None = None
         self._slots = {
@@ -115,6 +115,10 @@ class _Job:
         # Raised again in the page's thread.
         except Exception as error:
             self.error = error
+
+    def abandon(self) -> None:
+        """Stop at the next call of a model."""
+        self._abandoned = True
 
     def _measured(self) -> MeasureReport:
         self._report_progress(0.0, "opening the models")
@@ -161,7 +165,7 @@ class _Job:
         self._report_progress(self._share * self._calls / self._total, "timing in turns")
 
     def _report_progress(self, share: float, activity: str) -> None:
-        if self.abandoned:
+        if self._abandoned:
             raise _AbandonedError
         self.step = MeasureProgress(min(share, 1.0), activity)
 

@@ -10,7 +10,7 @@ from tinyclip_edge.precisions import PRECISIONS
 from tinyclip_export.export_job import ExportJob, FloatTowers
 from tinyclip_export.quantization.float32 import FloatRecipe
 from tinyclip_export.quantization.registry import TowerRecipes
-from tinyclip_export.verification.embeddings import PairEmbeddings
+from tinyclip_export.verification.embeddings import TimedEmbeddings
 from tinyclip_export.verification.gates import check_latency, check_values, least_cosine
 from tinyclip_export.verification.metrics import cosine_stats
 
@@ -21,8 +21,8 @@ def with_float_images(
     job: ExportJob,
     towers: FloatTowers,
     recipes: Mapping[str, TowerRecipes],
-    reference: PairEmbeddings,
-    embeddings: dict[str, PairEmbeddings],
+    reference: TimedEmbeddings,
+    embeddings: dict[str, TimedEmbeddings],
 ) -> dict[str, TowerRecipes]:
     """Return the recipes; where float is the better image tower, replace recipe and file by it.
 
@@ -45,7 +45,7 @@ def with_float_images(
     return chosen
 
 
-def why_float(precision: str, reference: PairEmbeddings, exported: PairEmbeddings) -> str | None:
+def why_float(precision: str, reference: TimedEmbeddings, exported: TimedEmbeddings) -> str | None:
     """Return why the image tower of a precision is worse than fp32's; None if it is not."""
     ms, float_ms = exported.milliseconds["image"], exported.float_ms["image"]
     cosines = cosine_stats(reference.image, exported.image)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tinyclip_edge.models import Conversion
 
 
-class Layout(str, Enum):
+class OutputFormat(str, Enum):
     """Formats of the output folder."""
 
     OPEN_CLIP = "open_clip"
@@ -46,12 +46,12 @@ def convert(
         ),
     ] = None,
     layout: Annotated[
-        Layout,
+        OutputFormat,
         typer.Option(
             "--format",
             help=("open_clip, or huggingface: one folder that both can open, for a plain ViT."),
         ),
-    ] = Layout.OPEN_CLIP,
+    ] = OutputFormat.OPEN_CLIP,
     json_output: JsonFlag = False,
 ) -> None:
     """Identify a published checkpoint and save it as a model folder."""

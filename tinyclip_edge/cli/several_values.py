@@ -31,8 +31,8 @@ def spread(words: Sequence[str], options: Sequence[str]) -> list[str]:
 def taking_several(options: Sequence[str]) -> type[TyperCommand]:
     """Return a kind of command whose ``options`` take several values."""
 
-    class Command(TyperCommand):
+    class SeveralValuesCommand(TyperCommand):
         def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - click's
             return super().parse_args(ctx, spread(args, options))
 
-    return Command
+    return SeveralValuesCommand

@@ -25,8 +25,8 @@ from tinyclip_edge.evaluation.retrieve import retrieval_hits
 from tinyclip_edge.evaluation.sets import check_set, evaluation_set
 from tinyclip_edge.evaluation.standings import (
     DEFAULT,
-    MeasuredModel,
     RankedSet,
+    ScoredModel,
     Standings,
     standings_of,
 )
@@ -79,7 +79,7 @@ def rank_models(
             warnings.warn(f"left out: {left_out[-1]}", TinyClipWarning, stacklevel=2)
             continue
         rows, hits = zip(*pairs, strict=True)
-        measured.append(MeasuredModel(name, model, embedder.spec, rows, hits))
+        measured.append(ScoredModel(name, model, embedder.spec, rows, hits))
         _log.info("%s: measured, %s of %s", name, len(measured) + len(left_out), len(set(models)))
     if not measured:
         raise ModelError(f"no model could be measured; {left_out[0]}")

@@ -38,7 +38,7 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class MeasuredModel:
+class ScoredModel:
     """One model with its metrics, and the hits behind them, on each set."""
 
     name: str
@@ -150,7 +150,7 @@ class Standings(NotebookReport):
 
 
 def standings_of(
-    measured: Sequence[MeasuredModel],
+    measured: Sequence[ScoredModel],
     sets: Sequence[RankedSet],
     *,
     resampling: Resampling = DEFAULT,

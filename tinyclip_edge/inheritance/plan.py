@@ -14,7 +14,7 @@ from tinyclip_edge.inheritance.plan_types import (
     LayerChoice,
     ResNetPlan,
     StagedPlan,
-    StagePlan,
+    StageSelection,
     TowerPlan,
 )
 from tinyclip_edge.inheritance.shape import ClipShape, TowerShape
@@ -165,7 +165,7 @@ def plan_staged(teacher: TowerShape, student: TowerShape, layers: LayerChoice) -
             "the teacher; choose a student with as many"
         )
     _check_size("image tower", "width", teacher.width, student.width)
-    parts: list[StagePlan] = []
+    parts: list[StageSelection] = []
     channels, growth = _front(student.width), (teacher.width, student.width)
     for number, (theirs, ours) in enumerate(zip(teacher.parts, student.parts, strict=True), 1):
         where = f"image tower, stage {number}"
@@ -176,7 +176,7 @@ def plan_staged(teacher: TowerShape, student: TowerShape, layers: LayerChoice) -
         )
         growth = theirs.channels, ours.channels
         parts.append(
-            StagePlan(
+            StageSelection(
                 blocks=choose_layers(theirs.blocks, ours.blocks, layers),
                 channels=channels,
                 heads=(_front(ours.heads),) * ours.blocks,

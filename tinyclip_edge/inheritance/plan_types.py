@@ -58,7 +58,7 @@ class ResNetPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class StagePlan:
+class StageSelection:
     """Teacher indices of the units of one stage, in student order."""
 
     blocks: Indices
@@ -73,7 +73,7 @@ class StagePlan:
 class StagedPlan:
     """Teacher indices of the units of a FastViT image tower, in student order."""
 
-    parts: tuple[StagePlan, ...]
+    parts: tuple[StageSelection, ...]
     final: Indices  # channels of the last convolution
     final_squeezed: Indices
     bottleneck: Indices

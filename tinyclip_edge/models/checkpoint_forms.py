@@ -6,7 +6,7 @@ One file may have several: training writes E inside B; pruned ones are I inside 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import torch
@@ -43,7 +43,7 @@ _MULTIPLIERS = ("lambda_1", "lambda_2")  # of the sparsity term: training only
 _NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class PublishedCheckpoint:
     """Float32 weights under open_clip's names, with gates and arguments of their training."""
 
@@ -72,15 +72,15 @@ def recognise(content: object, source: str) -> PublishedCheckpoint:
         wrapping = tuple(dict.fromkeys([*wrapping, "C"]))
     separate = any(key.startswith((*_ENCODERS, *_COPIES)) for key in weights)
     checkpoint = _join(weights, source) if separate else PublishedCheckpoint(weights, ("A",))
-    for key in _NOT_WEIGHTS:
-        checkpoint.state.pop(key, None)
+    state = {key: t for key, t in checkpoint.state.items() if key not in _NOT_WEIGHTS}
     names = checkpoint.forms if separate or "C" not in wrapping else ()
-    long = is_long_clip(checkpoint.state)
-    if long:
-        checkpoint.state = joined_positions(checkpoint.state, source)
-    checkpoint.forms = (*wrapping, *names, *(("G",) if half else ()), *(("J",) if long else ()))
-    checkpoint.arguments = _arguments(content)
-    return checkpoint
+    long = is_long_clip(state)
+    return replace(
+        checkpoint,
+        state=joined_positions(state, source) if long else state,
+        forms=(*wrapping, *names, *(("G",) if half else ()), *(("J",) if long else ())),
+        arguments=_arguments(content),
+    )
 
 
 def _unwrap(content: object) -> tuple[Any, tuple[str, ...]]:

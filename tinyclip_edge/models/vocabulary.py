@@ -251,5 +251,4 @@ def _with_rows(clip: LoadedClip, ids: Sequence[int], tokenizer_file: Path) -> Lo
                 setattr(text, key, ids.index(old_id))
                 if is_used:
                     text_cfg[name] = ids.index(old_id)
-    cut.tokenizer = make_tokenizer(config["model_cfg"], tokenizer_file, clip.name)
-    return cut
+    return replace(cut, tokenizer=make_tokenizer(config["model_cfg"], tokenizer_file, clip.name))

@@ -17,7 +17,7 @@ from tinyclip_edge.runtime.confidence import Confidence, Threshold, decision, te
 from tinyclip_edge.runtime.familiarity import Classification
 from tinyclip_edge.runtime.preprocess import Preprocess
 from tinyclip_edge.runtime.protocol import Features, ImageInput
-from tinyclip_edge.runtime.session import Graph
+from tinyclip_edge.runtime.session import OnnxSession
 
 OUTPUT = "probabilities"
 LABELS_FILE = "labels.json"
@@ -31,7 +31,7 @@ class EdgeClassifier:
 
     def __init__(
         self,
-        graph: Graph,
+        graph: OnnxSession,
         facts: Mapping[str, Any],
         confidence: Confidence | None = None,
         *,
@@ -66,10 +66,10 @@ class EdgeClassifier:
             path = _in_bundle(path, manifest, precision)
         elif not path.is_file():
             raise BundleError(f"no classifier {path}; `tinyclip-edge export --labels` writes one")
-        graph = Graph(path, threads=threads, low_memory=low_memory)
+        graph = OnnxSession(path, threads=threads, low_memory=low_memory)
         facts = _facts(path, graph.metadata)
         if facts["precise_int8"]:
-            graph = Graph(path, threads=threads, low_memory=low_memory, precise_int8=True)
+            graph = OnnxSession(path, threads=threads, low_memory=low_memory, precise_int8=True)
         graph.require(["pixel_values"], OUTPUT)
         return cls(graph, facts, confidence, independent=independent)
 

@@ -146,8 +146,8 @@ class Device:
         """Open an ONNX file on this device.
 
         Raise DeviceError when the package or the hardware is missing; what onnxruntime raises for
-        a broken file passes through. Nodes without a kernel run on the CPU: ``Graph.placement``
-        counts them.
+        a broken file passes through. Nodes without a kernel run on the CPU:
+        ``OnnxSession.placement`` counts them.
         """
         provider = self.provider
         # Text, since onnxruntime takes nothing else.

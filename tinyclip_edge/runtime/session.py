@@ -68,7 +68,7 @@ def full_batch(batch: npt.NDArray[Any], size: int | None) -> npt.NDArray[Any]:
     return np.concatenate([batch, *[batch[-1:]] * missing]) if missing > 0 else batch
 
 
-class Graph:
+class OnnxSession:
     """An ONNX file in onnxruntime, whose failures are BundleErrors that name it."""
 
     def __init__(
@@ -179,7 +179,7 @@ class Tower:
         A fixed ``batch`` is filled up at each call.
         """
         started = time.perf_counter()
-        self._graph = Graph(
+        self._graph = OnnxSession(
             path,
             threads=threads,
             precise_int8=precise_int8,

@@ -19,7 +19,7 @@ from tinyclip_edge.runtime.edge import EdgeCLIP
 from tinyclip_edge.runtime.protocol import Features
 from tinyclip_edge.runtime.vectors import unit
 from tinyclip_edge.serve.content import AsciiResponse, base64_vector, is_data_url, rounded
-from tinyclip_edge.serve.engine import Engine
+from tinyclip_edge.serve.engine import ServedModel
 from tinyclip_edge.serve.errors import RequestError, error_body
 from tinyclip_edge.serve.guard import RequestGuard
 from tinyclip_edge.serve.metrics import CONTENT_TYPE, ServerMetrics
@@ -42,7 +42,7 @@ def create_app(
     Raise BundleError for a broken bundle or an index of another model, DataError for no index.
     """
     limits, metrics = limits or ServerLimits(), ServerMetrics()
-    engine = Engine(clip, limits, metrics, None if index is None else Path(index))
+    engine = ServedModel(clip, limits, metrics, None if index is None else Path(index))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -63,7 +63,7 @@ def create_app(
     return HostGuard(guarded, rule or HostRule("127.0.0.1"))
 
 
-def _add_model_routes(app: FastAPI, engine: Engine) -> None:
+def _add_model_routes(app: FastAPI, engine: ServedModel) -> None:
     @app.post("/v1/embeddings")
     @app.post("/embeddings")
     async def embeddings(request: Annotated[EmbeddingsRequest, Body()]) -> AsciiResponse:
@@ -122,7 +122,7 @@ def _add_model_routes(app: FastAPI, engine: Engine) -> None:
         return {"model": engine.clip.name, "results": results}
 
 
-def _add_status_routes(app: FastAPI, engine: Engine, metrics: ServerMetrics) -> None:
+def _add_status_routes(app: FastAPI, engine: ServedModel, metrics: ServerMetrics) -> None:
     clip = engine.clip
 
     @app.get("/health")
@@ -143,7 +143,7 @@ def _add_status_routes(app: FastAPI, engine: Engine, metrics: ServerMetrics) -> 
 
 
 async def _embed(
-    engine: Engine, inputs: Sequence[str], kinds: Sequence[bool]
+    engine: ServedModel, inputs: Sequence[str], kinds: Sequence[bool]
 ) -> tuple[list[Features], int]:
     """Return the embedding of each input, and the number of tokens of the texts."""
     pictures = [text for text, picture in zip(inputs, kinds, strict=True) if picture]
@@ -160,7 +160,7 @@ def _is_picture(text: str, modality: str | None) -> bool:
     return is_data_url(text) if modality is None else modality == "image"
 
 
-def _check_inputs(inputs: Sequence[str], modality: str | None, engine: Engine) -> None:
+def _check_inputs(inputs: Sequence[str], modality: str | None, engine: ServedModel) -> None:
     limits = engine.limits
     if not inputs:
         raise RequestError("input is empty")

@@ -17,7 +17,7 @@ Item = TypeVar("Item")
 
 
 class Batcher(Generic[Item]):
-    """Embeds the items of several requests together, in the order in which they came."""
+    """Embeds the items of several requests together, in order of arrival."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class Batcher(Generic[Item]):
 
     @property
     def waiting(self) -> int:
-        """Number of items that no batch has taken yet."""
+        """Number of items that are in no batch yet."""
         return len(self._waiting)
 
     async def __call__(self, items: Sequence[Item]) -> Features:

@@ -16,11 +16,11 @@ from tinyclip_edge.serve.errors import RequestError
 
 _DATA_URL = re.compile(r"data:(?P<type>[\w.+/-]*)(;[\w=.+-]+)*?;base64,", re.ASCII)
 _DATA = "data:"
-_HEAD_CHARS = 200  # in which the comma of a data URL stands
+_HEAD_CHARS = 200  # within which a data URL has its comma
 
 
 class AsciiResponse(JSONResponse):
-    """JSON without other characters: names of files may hold what is no UTF-8."""
+    """JSON in ASCII, as names of files may not be valid UTF-8."""
 
     def render(self, content: object) -> bytes:
         """Return the body."""
@@ -28,7 +28,7 @@ class AsciiResponse(JSONResponse):
 
 
 def is_data_url(text: str) -> bool:
-    """Whether an input is a picture inside a text, which no caption begins like."""
+    """Whether an input is a data URL of a picture; no caption begins like one."""
     return _DATA_URL.match(text[:_HEAD_CHARS]) is not None
 
 

@@ -33,7 +33,7 @@ _LABEL_SETS = 16  # whose embeddings are kept
 Result = TypeVar("Result")
 
 
-class Engine:
+class ServedModel:
     """One EdgeCLIP for all requests: towers run one batch at a time, decoding beside them."""
 
     def __init__(
@@ -61,10 +61,10 @@ class Engine:
         metrics.watch("image", lambda: self.pictures.waiting)
         self._classes: OrderedDict[tuple[tuple[str, ...], ...], Features] = OrderedDict()
         self._index = None if index is None else LiveIndex(index, clip.model_hash)
-        clip.encode_text(["a"])  # so that a broken bundle stops the start, not the first request
+        clip.encode_text(["a"])  # a broken bundle is reported at start, not by the first request
 
     def close(self) -> None:
-        """Wait for the running batch and let the threads go."""
+        """Wait for the running batch and end the threads."""
         self._decoders.shutdown(cancel_futures=True)
         self._model.shutdown(cancel_futures=True)
 
@@ -149,7 +149,7 @@ class Engine:
 
 
 class LiveIndex:
-    """An index file that may be written anew while the server runs."""
+    """An index file that may be replaced while the server runs."""
 
     def __init__(self, path: Path, model_hash: str) -> None:
         from tinyclip_edge.runtime.index_file import index_path
@@ -160,7 +160,7 @@ class LiveIndex:
         self.current()
 
     def current(self) -> ImageIndex:
-        """Return the index as it is on disk now; an unreadable newer one leaves the last one."""
+        """Return the index now on disk, or the last readable one."""
         from tinyclip_edge.runtime.index import ImageIndex
 
         try:

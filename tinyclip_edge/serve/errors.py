@@ -9,7 +9,7 @@ from tinyclip_edge.errors import TinyClipError
 
 
 class RequestError(TinyClipError):
-    """A request that the server does not answer; ``status`` is that of HTTP."""
+    """A request that the server refuses; ``status`` is the HTTP status."""
 
     def __init__(self, message: str, status: int = 400) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""ASGI middleware around every request: its size, its key, and the time that it took."""
+"""ASGI middleware for every request: limits its size, checks its key, measures its time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tinyclip_edge.serve.errors import RequestError, error_body
 from tinyclip_edge.serve.metrics import ServerMetrics
 from tinyclip_edge.serve.settings import ServerLimits
 
-OPEN_ROUTES = ("/health",)  # answered without a key, for whatever restarts the server
+OPEN_ROUTES = ("/health",)  # answered without a key, for health checks
 _UNKNOWN = "other"  # addresses come from strangers and must not become labels
 
 
@@ -31,7 +31,7 @@ class RequestGuard:
         routes: Sequence[str],
         keys: Sequence[str] = (),
     ) -> None:
-        """``routes`` are the addresses that are counted by name; any of ``keys`` opens them."""
+        """``routes``: paths counted by name; ``keys``: any one of them gives access."""
         self.app, self.limits, self.metrics = app, limits, metrics
         self._routes, self._keys = frozenset(routes), [key.encode() for key in keys]
         self._held = 0  # bytes of the bodies that are being answered
@@ -63,7 +63,7 @@ class RequestGuard:
         except RequestError as error:
             await _refuse(error, counted)
         except ConnectionAbortedError:
-            status = 499  # gone before the body had come, as nginx counts it
+            status = 499  # the client left before its body arrived; nginx's code
         finally:
             self._held -= held
             path = scope["path"]
@@ -75,7 +75,7 @@ class RequestGuard:
             return
         values = [v for name, v in decoded(scope["headers"]) if name.lower() == "authorization"]
         word, _, key = values[0].partition(" ") if len(values) == 1 else ("", "", "")
-        # Each is compared, so that the time does not tell which one began alike.
+        # All are compared, so that timing does not reveal a common prefix.
         matches = [hmac.compare_digest(key.strip().encode(), own) for own in self._keys]
         if word.lower() != "bearer" or not any(matches):
             raise RequestError("this server needs a key: Authorization: Bearer KEY", 401)

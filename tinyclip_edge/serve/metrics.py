@@ -46,7 +46,7 @@ class ServerMetrics:
         self._seconds.labels(route).observe(seconds)
 
     def batches_of(self, tower: str) -> Callable[[int], None]:
-        """Return what counts the size of a tower's batch."""
+        """Return a function that records the size of a tower's batch."""
         return self._batches.labels(tower).observe
 
     def watch(self, tower: str, waiting: Callable[[], int]) -> None:

@@ -8,7 +8,7 @@ import uvicorn
 
 from tinyclip_edge.access import App, listening_socket
 
-GRACE_SECONDS = 30  # for requests that are being answered when the server is told to end
+GRACE_SECONDS = 30  # for requests under way when the server is stopped
 _IDLE_SECONDS = 30  # after which an idle connection is closed
 _CONNECTIONS = 1000
 

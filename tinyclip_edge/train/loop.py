@@ -76,7 +76,7 @@ class Run(Protocol):
 
 
 @dataclass(slots=True)
-class Meter:
+class ThroughputMeter:
     """Speed of steps since the last report, and the share of time spent waiting for data."""
 
     samples: int = 0
@@ -114,7 +114,7 @@ class Loop:
     events: EventLog
     resume_command: str
     distributed: DistributedContext = field(default_factory=DistributedContext)
-    meter: Meter = field(default_factory=Meter)
+    meter: ThroughputMeter = field(default_factory=ThroughputMeter)
     began: float = field(default_factory=time.perf_counter)
     _statistics: RunningStatistics | None = None
 

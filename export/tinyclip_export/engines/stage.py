@@ -158,8 +158,7 @@ def _verify(
         own.raise_failures()
         check_embeddings(own, precision, reference, exported, max_drop=job.max_drop)
         check_latencies(own, precision, exported.float_ms, gate=False)
-    report.failures += [type(error)(f"{engine} {error}") for error in own.failures]
-    report.warnings += [type(error)(f"{engine} {error}") for error in own.warnings]
+    report.add(own, label=str(engine))
     return own.figures
 
 

@@ -8,7 +8,7 @@ follows uses others.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ class Layer:
         return {"tower": self.tower, "node": self.node, **self.error.as_dict()}
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class SensitivityRow:
     """A point of the curve: the most sensitive layers in float, with files and error."""
 
@@ -121,7 +121,7 @@ def search(
     smooth = evaluator.strengths(baseline) if recipes.integer else {}
     layers = evaluator.layers(smooth)
     rows = [baseline, *evaluator.curve(smooth, layers, baseline, max_drop)]
-    evaluator.time(rows)
+    rows = evaluator.timed(rows)
     selected = _select(rows, max_drop)
     return SensitivityResult(files.precision, layers, rows, selected, len(writer.calibration))
 
@@ -247,13 +247,17 @@ class _Evaluator:
             passed_gate = passed_gate or _meets_gate(row, baseline, max_drop)
             count = max(1, 2 * count)
 
-    def time(self, rows: Sequence[SensitivityRow]) -> None:
-        """Time one image and one text in all rows, interleaved."""
+    def timed(self, rows: Sequence[SensitivityRow]) -> list[SensitivityRow]:
+        """Return the rows with the time of one image and one text, measured interleaved."""
+        timed = list(rows)
         for tower in TOWER_IO:
             feed = next(iter(self.writer.calibration.feeds(tower, 1)))
             sessions = [self._open(tower, row.paths[tower]) for row in rows]
-            for row, ms in zip(rows, interleaved_ms(sessions, feed), strict=True):
-                row.ms += ms
+            milliseconds = interleaved_ms(sessions, feed)
+            timed = [
+                replace(row, ms=row.ms + ms) for row, ms in zip(timed, milliseconds, strict=True)
+            ]
+        return timed
 
     def _tower(self, tower: str, choice: MixedPrecision) -> _TowerCandidate:
         strength, float_names = (

@@ -11,7 +11,7 @@ from tinyclip_export.export_job import ExportJob, FloatTowers
 from tinyclip_export.quantization.mixed_precision import MixedPrecision
 from tinyclip_export.quantization.registry import TowerRecipes
 from tinyclip_export.sensitivity.search import SensitivityResult, SensitivityRow, search
-from tinyclip_export.verification.embeddings import PairEmbeddings, TowerFiles, pair_embeddings
+from tinyclip_export.verification.embeddings import TimedEmbeddings, TowerFiles, pair_embeddings
 from tinyclip_export.verification.gates import passes
 from tinyclip_export.verification.metrics import recall_drop, text_to_image
 
@@ -20,7 +20,7 @@ from tinyclip_export.verification.metrics import recall_drop, text_to_image
 class LayerSelection:
     """Results of the precisions that were searched; all mappings are by precision."""
 
-    embeddings: Mapping[str, PairEmbeddings]  # of the selected files, on the verification pairs
+    embeddings: Mapping[str, TimedEmbeddings]  # of the selected files, on the verification pairs
     choices: Mapping[str, MixedPrecision]
     searches: Mapping[str, dict[str, Any]]  # the manifest's form
 
@@ -30,8 +30,8 @@ def select_layers(
     towers: FloatTowers,
     recipes: Mapping[str, TowerRecipes],
     files: Sequence[TowerFiles],
-    reference: PairEmbeddings,
-    baselines: Mapping[str, PairEmbeddings],
+    reference: TimedEmbeddings,
+    baselines: Mapping[str, TimedEmbeddings],
 ) -> LayerSelection:
     """Search precisions on the calibration pairs, and replace files where that helps.
 
@@ -68,17 +68,17 @@ class _Selector:
 
     job: ExportJob
     towers: FloatTowers
-    reference: PairEmbeddings
+    reference: TimedEmbeddings
     float_files: TowerFiles
 
     def best(
         self,
         result: SensitivityResult,
         files: TowerFiles,
-        baseline: PairEmbeddings,
+        baseline: TimedEmbeddings,
         *,
         failed: bool,
-    ) -> tuple[SensitivityRow, PairEmbeddings]:
+    ) -> tuple[SensitivityRow, TimedEmbeddings]:
         """Return the first attempt that verifies, or the baseline; all are measured in one pass."""
         rows = {f"{files.precision} {i}": row for i, row in enumerate(result.attempts)}
         candidates = [
@@ -101,6 +101,6 @@ class _Selector:
                 return row, exported
         return result.rows[0], baseline
 
-    def _drop(self, exported: PairEmbeddings) -> float:
+    def _drop(self, exported: TimedEmbeddings) -> float:
         before, after = (text_to_image(e.image, e.text) for e in (self.reference, exported))
         return recall_drop(before, after)[0]

@@ -54,7 +54,7 @@ class TowerFiles:
 
 
 @dataclass(slots=True)
-class PairEmbeddings:
+class TimedEmbeddings:
     """Unit-norm features of all pairs, and the median time per input."""
 
     image: Features
@@ -101,7 +101,7 @@ def pair_embeddings(
     pairs: Pairs,
     *,
     eot: int,
-) -> tuple[PairEmbeddings, dict[str, PairEmbeddings]]:
+) -> tuple[TimedEmbeddings, dict[str, TimedEmbeddings]]:
     """Return the embeddings of PyTorch and of each precision, which gets one input at a time.
 
     ``towers`` starts with fp32.
@@ -110,13 +110,13 @@ def pair_embeddings(
     reference_text, text_features, text_ms = _texts(clip, towers, pairs[1], eot)
     times = {p: {"image": image_ms[p], "text": text_ms[p]} for p in image_features}
     embeddings = {
-        precision: PairEmbeddings(
+        precision: TimedEmbeddings(
             image_features[precision], text_features[precision], ms, times.get("fp32", {})
         )
         for precision, ms in times.items()
     }
     convolutional = is_convolutional(towers[0].image)
-    return PairEmbeddings(reference_image, reference_text, convolutional=convolutional), embeddings
+    return TimedEmbeddings(reference_image, reference_text, convolutional=convolutional), embeddings
 
 
 def _images(
@@ -125,7 +125,7 @@ def _images(
     import torch
 
     step = towers[0].form.batch or 1
-    runs = {tower.precision: _Run(tower, "image") for tower in towers}
+    runs = {tower.precision: _TimedSession(tower, "image") for tower in towers}
     reference: list[Features] = []
     for start in range(0, len(images), CHUNK):
         pixels = pixel_rows(clip, images[start : start + CHUNK], first=start)
@@ -145,7 +145,7 @@ def _texts(
 
     form = towers[0].form
     step = form.batch or 1
-    runs = {tower.precision: _Run(tower, "text") for tower in towers}
+    runs = {tower.precision: _TimedSession(tower, "text") for tower in towers}
     reference: list[Features] = []
     for start in range(0, len(texts), CHUNK):
         ids = clip.tokenizer(list(texts[start : start + CHUNK]))
@@ -159,7 +159,7 @@ def _texts(
     return (np.concatenate(reference), *_collected(runs))
 
 
-class _Run:
+class _TimedSession:
     """Runs one session input by input, or in its fixed batch size, and times each call."""
 
     def __init__(self, files: TowerFiles, tower: str) -> None:
@@ -175,7 +175,7 @@ class _Run:
         self.seconds.append(time.perf_counter() - start)
 
 
-def _collected(runs: Mapping[str, _Run]) -> tuple[dict[str, Features], dict[str, float]]:
+def _collected(runs: Mapping[str, _TimedSession]) -> tuple[dict[str, Features], dict[str, float]]:
     rows = {precision: np.concatenate(run.rows) for precision, run in runs.items()}
     times = {name: round(1e3 * float(np.median(run.seconds)), 3) for name, run in runs.items()}
     return rows, times

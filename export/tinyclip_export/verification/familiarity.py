@@ -19,7 +19,7 @@ from tinyclip_edge.runtime.familiarity import (
     whitened,
 )
 from tinyclip_edge.runtime.protocol import Features
-from tinyclip_export.verification.embeddings import CHUNK, PairEmbeddings, pixel_rows
+from tinyclip_export.verification.embeddings import CHUNK, TimedEmbeddings, pixel_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -34,7 +34,9 @@ MIN_TRAINING = 4  # pictures for each value of an embedding; fewer do not show i
 DIRECTIONS, MAX_BYTES = 64, 32_000  # of the embedding's, one byte a value
 
 
-def measure_familiarity(job: ExportJob, embeddings: Mapping[str, PairEmbeddings]) -> dict[str, Any]:
+def measure_familiarity(
+    job: ExportJob, embeddings: Mapping[str, TimedEmbeddings]
+) -> dict[str, Any]:
     """Return the manifest's ``familiarity``; empty without training pictures, or with too few.
 
     The directions come from pictures of the training, the quantiles and the thresholds from those

@@ -15,7 +15,7 @@ from tinyclip_edge.errors import VerificationError, first_line
 from tinyclip_edge.precisions import PRECISIONS
 from tinyclip_edge.runtime.protocol import Features
 from tinyclip_export.layout import ANY_INPUT, MIN_TOKENS, TOWER_IO, InputForm, TowerIO
-from tinyclip_export.verification.embeddings import PairEmbeddings, TowerFiles
+from tinyclip_export.verification.embeddings import TimedEmbeddings, TowerFiles
 from tinyclip_export.verification.failures import (
     AxesError,
     GatesFailedError,
@@ -67,6 +67,11 @@ class VerificationReport:
         """Add figures of a precision, whether or not its checks pass."""
         self.figures.setdefault(precision, {"checks": {}}).update(figures)
 
+    def add(self, other: VerificationReport, *, label: str) -> None:
+        """Add the failures and warnings of another report under a label, without its figures."""
+        for errors, added in ((self.failures, other.failures), (self.warnings, other.warnings)):
+            errors += [type(error)(f"{label} {error}") for error in added]
+
     def attempt(
         self, precision: str, name: str, check: Callable[[], None], *, gate: bool = True
     ) -> bool:
@@ -100,7 +105,7 @@ def check_structure(report: VerificationReport, files: TowerFiles, expected: Exp
     """Check names, dynamic axes and shapes of both towers."""
     precision = files.precision
     for tower in TOWER_IO:
-        probe = TowerProbe(files, tower, expected.form.io(tower))
+        probe = TowerChecks(files, tower, expected.form.io(tower))
         if report.attempt(precision, f"{tower} names", probe.check_names):
             report.attempt(precision, f"{tower} axes", probe.check_axes)
             report.attempt(precision, f"{tower} shapes", partial(probe.check_shapes, expected))
@@ -109,8 +114,8 @@ def check_structure(report: VerificationReport, files: TowerFiles, expected: Exp
 def check_embeddings(
     report: VerificationReport,
     precision: str,
-    reference: PairEmbeddings,
-    exported: PairEmbeddings,
+    reference: TimedEmbeddings,
+    exported: TimedEmbeddings,
     *,
     max_drop: float,
 ) -> None:
@@ -149,7 +154,7 @@ def check_latencies(
         report.attempt(precision, f"{tower} latency", check, gate=gate)
 
 
-class TowerProbe:
+class TowerChecks:
     """Checks the inputs and outputs of one tower of one precision."""
 
     def __init__(self, files: TowerFiles, tower: str, io: TowerIO) -> None:
@@ -278,7 +283,7 @@ def check_latency(label: str, ms: float, float_ms: float) -> None:
 
 
 def passes(
-    precision: str, reference: PairEmbeddings, exported: PairEmbeddings, max_drop: float
+    precision: str, reference: TimedEmbeddings, exported: TimedEmbeddings, max_drop: float
 ) -> bool:
     """Whether values and ranking of a precision pass their gates."""
     report = VerificationReport()

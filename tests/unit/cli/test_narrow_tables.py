@@ -20,7 +20,7 @@ from tinyclip_edge.evaluation.latency import Latency, ModelLatency
 from tinyclip_edge.evaluation.report import RETRIEVAL, ZERO_SHOT, EvalReport, EvalRow
 from tinyclip_edge.evaluation.resampling import PictureHits, Resampling
 from tinyclip_edge.evaluation.retrieve import HundredWay, Retrieval
-from tinyclip_edge.evaluation.standings import MeasuredModel, RankedSet, standings_of
+from tinyclip_edge.evaluation.standings import RankedSet, ScoredModel, standings_of
 from tinyclip_edge.families.table import shipped_table
 from tinyclip_edge.inheritance.report import ORIGINS, InheritanceReport, TowerReport
 from tinyclip_edge.metrics import METRICS
@@ -72,7 +72,7 @@ def comparison():
 
 
 def ranked():
-    models = [MeasuredModel(f"{NAME}-{number}", NAME, spec(), (ROW,) * 5,
+    models = [ScoredModel(f"{NAME}-{number}", NAME, spec(), (ROW,) * 5,
                             (PictureHits(np.ones((1, 9)), np.ones((1, 9))),) * 5)
               for number in range(8)]  # fmt: skip
     sets = [RankedSet("starter:test_concepts", RETRIEVAL, 1_234_567, 654_321)] * 5

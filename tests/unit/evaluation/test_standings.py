@@ -14,7 +14,7 @@ from tinyclip_edge.errors import ConfigError, DataError, ModelError, TinyClipWar
 from tinyclip_edge.evaluation import many_sets
 from tinyclip_edge.evaluation.many_sets import rank_models
 from tinyclip_edge.evaluation.resampling import PictureHits, Resampling
-from tinyclip_edge.evaluation.standings import MeasuredModel, RankedSet, standings_of
+from tinyclip_edge.evaluation.standings import RankedSet, ScoredModel, standings_of
 from tinyclip_edge.evaluation.standings_table import ranges
 from tinyclip_edge.report.standings import write_standings
 from tinyclip_edge.runtime.protocol import EmbedderSpec
@@ -25,7 +25,7 @@ SPEC = EmbedderSpec(8, 4, 1_000_000, 500, 2_000_000, "torch", "fp32")
 def ranked(hits, *, resamples=2000, seed=0):
     """Standings of models by name, whose hits on each set are rows of 0 and 1."""
     measured = [
-        MeasuredModel(
+        ScoredModel(
             name, name, SPEC, (),
             tuple(PictureHits(np.array([row], float), np.ones((1, len(row)))) for row in rows),
         )
@@ -71,7 +71,7 @@ def test_all_captions_of_a_picture_are_drawn_together():
     picture = np.array([1.0] * 50 + [0.0] * 50)
     hits = PictureHits(np.stack([5 * picture]), np.full((1, 100), 5.0))
     standings = standings_of(
-        [MeasuredModel("a", "a", SPEC, (), (hits,))],
+        [ScoredModel("a", "a", SPEC, (), (hits,))],
         [RankedSet("s", "retrieval", 100, 500)],
         resampling=Resampling(8000),
     )

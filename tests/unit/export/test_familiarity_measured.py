@@ -15,7 +15,7 @@ from PIL import Image
 from tinyclip_edge.api.training_pictures import training_pictures
 from tinyclip_edge.runtime.familiarity import Familiarity
 from tinyclip_export.settings import DEFAULT
-from tinyclip_export.verification.embeddings import PairEmbeddings
+from tinyclip_export.verification.embeddings import TimedEmbeddings
 from tinyclip_export.verification.familiarity import measure_familiarity
 
 WIDTH = 8
@@ -61,7 +61,7 @@ def measured(training=200, verified=400):
     seen = pictures(verified, 2)
     features, _ = encoded(seen)
     request = job(lambda: pictures(training, 1), seen)
-    return measure_familiarity(request, {"fp32": PairEmbeddings(features, features)})
+    return measure_familiarity(request, {"fp32": TimedEmbeddings(features, features)})
 
 
 def test_one_picture_in_a_hundred_is_taken_for_another_kind():

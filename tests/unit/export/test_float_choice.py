@@ -16,7 +16,7 @@ from tinyclip_export.quantization.float32 import FloatRecipe
 from tinyclip_export.quantization.mixed_precision import MixedPrecision
 from tinyclip_export.quantization.recipe import QuantizeJob
 from tinyclip_export.quantization.registry import recipe_dicts, recipes_for
-from tinyclip_export.verification.embeddings import PairEmbeddings
+from tinyclip_export.verification.embeddings import TimedEmbeddings
 
 PRESET = ExportPreset()
 
@@ -27,7 +27,7 @@ def embeddings(cosine, ms=10.0, float_ms=20.0, *, convolutional=False):
     rows[:, 0], rows[:, 1] = cosine, np.sqrt(1 - cosine**2)
     text = np.eye(3, dtype=np.float32)[[0] * 40]
     times = {"image": ms, "text": 1.0}, {"image": float_ms, "text": 1.0}
-    return PairEmbeddings(rows, text, *times, convolutional=convolutional)
+    return TimedEmbeddings(rows, text, *times, convolutional=convolutional)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from tinyclip_edge.errors import VerificationError
 from tinyclip_export.layout import IMAGE_IO, TEXT_IO
-from tinyclip_export.verification.embeddings import PairEmbeddings
+from tinyclip_export.verification.embeddings import TimedEmbeddings
 from tinyclip_export.verification.failures import (
     AxesError,
     GatesFailedError,
@@ -127,7 +127,7 @@ def test_text_lengths_are_tried_up_to_the_context():
 
 
 def embeddings(image, text):
-    return PairEmbeddings(image, text, {"image": 1.0, "text": 1.0})
+    return TimedEmbeddings(image, text, {"image": 1.0, "text": 1.0})
 
 
 def points(count, error=0.0):

@@ -4,7 +4,7 @@ import pytest
 from onnx import AttributeProto, SparseTensorProto, TensorProto, helper
 
 from tinyclip_edge.runtime.external_tensors import external_locations, refuse_outside_files
-from tinyclip_edge.runtime.session import Graph
+from tinyclip_edge.runtime.session import OnnxSession
 
 
 def external(location):
@@ -119,4 +119,4 @@ def test_a_model_of_the_export_has_none(shared_tiny_bundle, monkeypatch):
     monkeypatch.setattr("tinyclip_edge.runtime.session.READS_OUTSIDE_FILES", True)
     for file in (shared_tiny_bundle.folder / "onnx").glob("*.onnx"):
         assert external_locations(file) == set()
-        Graph(file)
+        OnnxSession(file)

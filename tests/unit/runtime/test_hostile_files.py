@@ -11,7 +11,7 @@ from tinyclip_edge import EdgeCLIP
 from tinyclip_edge.errors import BundleError, ModelError
 from tinyclip_edge.runtime.classifier import EdgeClassifier
 from tinyclip_edge.runtime.plain_tokenizer import PlainTokenizer
-from tinyclip_edge.runtime.session import Graph, Tower
+from tinyclip_edge.runtime.session import OnnxSession, Tower
 from tinyclip_edge.runtime.tokenizer import ClipTokenizer
 from tinyclip_edge.runtime.tokenizer_json import tokenizer_errors
 
@@ -130,7 +130,7 @@ def test_names_that_are_no_text_are_refused_and_nothing_is_printed(tmp_path, cap
     graph(path, [("Flatten", [NAMES[0]], ["image_embeds"])], {}, "image_embeds", None)
     path.write_bytes(path.read_bytes().replace(b"image_embeds", b"image\xff\xfembeds"))
     with pytest.raises(BundleError, match="does not load"):
-        Graph(path)
+        OnnxSession(path)
     assert capfd.readouterr() == ("", "")
 
 

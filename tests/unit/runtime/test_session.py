@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 
 from tinyclip_edge.errors import BundleError, TinyClipError
 from tinyclip_edge.runtime import cpu
-from tinyclip_edge.runtime.session import Graph, Tower, session_options
+from tinyclip_edge.runtime.session import OnnxSession, Tower, session_options
 
 IMAGE = ("pixel_values", "image_embeds")
 
@@ -185,4 +185,4 @@ def test_weights_outside_the_bundle_are_not_read(tmp_path, monkeypatch, place, c
     with pytest.raises(
         BundleError, match="does not load.*not in its folder" if checked else "load"
     ):
-        Graph(folder / "model.onnx")
+        OnnxSession(folder / "model.onnx")

@@ -14,7 +14,7 @@ from text_towers import ENDS, KINDS, make_teacher
 from tinyclip_edge.models import create_student, inherit_student
 from tinyclip_edge.models.assemble import assemble
 from tinyclip_edge.models.pruned import clip_units, prune_clip
-from tinyclip_edge.train.tasks.probes import Probe, Response, probe_pair
+from tinyclip_edge.train.tasks.probes import ProbeResult, Response, probe_pair
 
 SMALL = {
     "vision_cfg": {"width": 64, "layers": 2},
@@ -140,7 +140,7 @@ def test_texts_that_do_not_fit_are_not_judged(toy_teacher):
 
 def test_who_must_answer_to_what():
     none, all_of = Response(0, 0.0), Response(4, 0.1)
-    probe = Probe("padding", "x", 4, all_of, none, "cure", is_invariance=True)
+    probe = ProbeResult("padding", "x", 4, all_of, none, "cure", is_invariance=True)
     assert probe.agrees  # a student may be the better one
     assert not replace(probe, teacher=none, student=all_of).agrees
     reading = replace(probe, is_invariance=False)

@@ -11,7 +11,7 @@ from tinyclip_edge.data.pairs import BAD_SHARE, NAMED_KEYS
 from tinyclip_edge.metrics import HEADLINES
 from tinyclip_edge.train.preflight.domain_check import DomainCheck
 from tinyclip_edge.train.preflight.finding import ALIKE, MANY, SIGMAS, SKILL, Finding
-from tinyclip_edge.train.tasks.probes import Probe
+from tinyclip_edge.train.tasks.probes import ProbeResult
 
 UNKNOWN = 0.5  # share of unknown pieces above which the tokenizer is wrong
 
@@ -118,7 +118,7 @@ class Diagnosis:
     seconds: float | None = None  # of the whole run
     views: int = 0  # crops of a picture
     cache_bytes: int | None = None  # of the whole feature cache on disk; None: there is none
-    probes: tuple[Probe, ...] = ()
+    probes: tuple[ProbeResult, ...] = ()
     domain: DomainCheck | None = None  # of pictures without captions, whose texts are labels
     stopped: str | None = None  # the error that the run would begin with
 

@@ -55,7 +55,7 @@ class Response:
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class ProbeResult:
     """The same change for teacher and student."""
 
     name: str
@@ -93,7 +93,7 @@ class Probe:
         return {**asdict(self), "agrees": self.agrees}
 
 
-def probe_pair(teacher: LoadedClip, student: LoadedClip) -> tuple[Probe, ...]:
+def probe_pair(teacher: LoadedClip, student: LoadedClip) -> tuple[ProbeResult, ...]:
     """Return all probes that both tokenizers can show, with the models where they are.
 
     Their modes and every random state stay as they are.
@@ -116,7 +116,7 @@ def _evaluated(clip: LoadedClip) -> Iterator[None]:
             module.train(mode)
 
 
-def _probes(teacher: LoadedClip, student: LoadedClip) -> list[Probe]:
+def _probes(teacher: LoadedClip, student: LoadedClip) -> list[ProbeResult]:
     later = [(text, f"{text} {LATER[i % len(LATER)]}") for i, text in enumerate(TEXTS)]
     blind = _reading_cure(student)
     probes = [
@@ -152,7 +152,7 @@ def _of_texts(
     teacher: LoadedClip,
     student: LoadedClip,
     cure: str,
-) -> Probe | None:
+) -> ProbeResult | None:
     """Return the probe of pairs of texts which both tokenizers tell apart; None without any."""
     usable = [
         pair for pair in pairs if all(_is_told_apart(clip, pair) for clip in (teacher, student))
@@ -163,11 +163,11 @@ def _of_texts(
         _response(_distances(*(_embedded(clip, side) for side in zip(*usable, strict=True))))
         for clip in (teacher, student)
     )
-    return Probe(name, what, len(usable), of_teacher, of_student, cure, is_invariance=False)
+    return ProbeResult(name, what, len(usable), of_teacher, of_student, cure, is_invariance=False)
 
 
-def _invariance(name: str, what: str, cure: str, teacher: Tensor, student: Tensor) -> Probe:
-    return Probe(
+def _invariance(name: str, what: str, cure: str, teacher: Tensor, student: Tensor) -> ProbeResult:
+    return ProbeResult(
         name,
         what,
         len(student),
