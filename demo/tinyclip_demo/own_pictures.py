@@ -34,7 +34,7 @@ class ModelAnswers:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class AnswerComparison:
     """The answers of several models; the first is the reference."""
 
     labels: tuple[str, ...]
@@ -82,7 +82,7 @@ class Comparer:
         labels: tuple[str, ...],
         templates: Sequence[str],
         numbers: Sequence[int],
-    ) -> Comparison:
+    ) -> AnswerComparison:
         """Return the answers of the models with these numbers.
 
         Raises ConfigError for a single model, DataError when no picture decodes or when two labels
@@ -123,7 +123,7 @@ class Comparer:
                     agreement(probabilities[0], chances),
                 )
             )
-        return Comparison(
+        return AnswerComparison(
             labels,
             rows,
             tuple(gallery.captions[row] for row in np.flatnonzero(~readable)),

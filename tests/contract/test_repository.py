@@ -1,6 +1,8 @@
 """Rules about the tree itself that a reader would stumble over."""
 
+import ast
 import re
+from collections import Counter
 from pathlib import Path
 
 from tinyclip_demo.web_files import page_files
@@ -17,6 +19,13 @@ def sources():
 def test_files_stay_short():
     lines = {p.relative_to(ROOT).as_posix(): len(p.read_text().splitlines()) for p in sources()}
     assert {name: n for name, n in lines.items() if n > MAX_LINES} == {}
+
+
+def test_no_two_classes_have_one_name():
+    trees = (ast.parse(path.read_text()) for path in sources())
+    names = Counter(each.name for tree in trees for each in tree.body
+                    if isinstance(each, ast.ClassDef))  # fmt: skip
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_applications_to_start_from_stay_small():

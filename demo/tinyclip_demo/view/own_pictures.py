@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyclip_demo.gallery import Gallery
-from tinyclip_demo.own_pictures import Comparison, ModelAnswers
+from tinyclip_demo.own_pictures import AnswerComparison, ModelAnswers
 from tinyclip_demo.view.pairs import answer_cell, apart_note, pair_row, pair_table
 from tinyclip_demo.view.parts import count, figure_table, hint, hue, named, percent
 from tinyclip_edge.report.words import NONE
@@ -22,7 +22,7 @@ FIGURES = ("Model", "Same label", "Among its 5", "KL")
 UNKNOWN = "Unknown"
 
 
-def comparison(result: Comparison, gallery: Gallery) -> str:
+def comparison(result: AnswerComparison, gallery: Gallery) -> str:
     """Return everything about the answers of the models."""
     first, *students = result.answers
     differing = result.differing
@@ -54,7 +54,7 @@ def folded(counts: npt.NDArray[np.int64], labels: Sequence[int]) -> npt.NDArray[
     return small if others else small[:-1, :-1]
 
 
-def _verdict(result: Comparison, differing: int) -> str:
+def _verdict(result: AnswerComparison, differing: int) -> str:
     same = len(result) - differing
     models = "Both" if len(result.answers) == 2 else f"All {len(result.answers)}"
     return (
@@ -64,7 +64,7 @@ def _verdict(result: Comparison, differing: int) -> str:
     )
 
 
-def _notes(result: Comparison) -> str:
+def _notes(result: AnswerComparison) -> str:
     lines = list(result.notes)
     if result.broken:
         lines.append(named(result.broken, "picture", " cannot be decoded"))
@@ -93,7 +93,7 @@ def _line(student: ModelAnswers, *, calibrated: bool) -> tuple[str, str, list[st
     return hue(student.number), f'<span class="tc-dot">{escape(student.name)}</span>', cells
 
 
-def _confusion(result: Comparison, student: ModelAnswers) -> str:
+def _confusion(result: AnswerComparison, student: ModelAnswers) -> str:
     counts = result.confusion(student)
     labels = confused_labels(counts)
     table = folded(counts, labels)
@@ -136,7 +136,7 @@ def _cell(value: int, share: float, kind: str) -> str:
     return f'<td class="{kind}" style="--s:{share:.2f}" title="{value:,}">{number}</td>'
 
 
-def _differing(result: Comparison, differing: Sequence[int], gallery: Gallery) -> str:
+def _differing(result: AnswerComparison, differing: Sequence[int], gallery: Gallery) -> str:
     if not differing:
         return ""
     models = [(answers.number, answers.name) for answers in result.answers]
@@ -150,7 +150,7 @@ def _differing(result: Comparison, differing: Sequence[int], gallery: Gallery) -
     )
 
 
-def _pair(result: Comparison, place: int, gallery: Gallery) -> str:
+def _pair(result: AnswerComparison, place: int, gallery: Gallery) -> str:
     first, row = result.answers[0], int(result.rows[place])
     cells = []
     for answers in result.answers:
@@ -164,7 +164,7 @@ def _pair(result: Comparison, place: int, gallery: Gallery) -> str:
     return pair_row(gallery.thumbnail(row), gallery.captions[row], cells, apart)
 
 
-def _strips(result: Comparison, gallery: Gallery) -> str:
+def _strips(result: AnswerComparison, gallery: Gallery) -> str:
     first = result.answers[0]
     parts = [_strip("Far from all labels", first, result.far, result, gallery)]
     for answers in result.answers:
@@ -179,7 +179,7 @@ def _strip(
     title: str,
     answers: ModelAnswers,
     places: Sequence[int],
-    result: Comparison,
+    result: AnswerComparison,
     gallery: Gallery,
 ) -> str:
     if not places:
