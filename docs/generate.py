@@ -179,8 +179,8 @@ def targets_page() -> str:
         f"over {results['pairs']} pairs, and the gates that each precision passed. Times are the "
         "medians of fp32 over those of the precision, one input and one thread, in turns in one "
         f"process, on {_processor(results['machine'])}; texts of 8 tokens, or of the full length "
-        "where a target fixes it; `–` where the target is for another kind of machine. "
-        "[How to choose](../howto/targets.md).\n",
+        "where a target fixes it; `–` where none was taken: the target is for another kind of "
+        "machine, or this one was busy. [How to choose](../howto/targets.md).\n",
         "| target | for | precision | files | MB | cosine image, text | gates | times as quick "
         "as fp32 image, text | shown beyond values on the CPU |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
