@@ -25,7 +25,9 @@ def compared_models(slots: Sequence[ModelSlot], *, paths: bool) -> tuple[str | N
     usable = [slot for slot in slots if slot.model and (paths or not exists(Path(slot.model)))]
     teacher = next((slot for slot in usable if slot.runtime == "torch"), None)
     general = next((slot for slot in usable if slot is not teacher), None)
-    return teacher and teacher.model, general and general.model
+    return (None if teacher is None else teacher.model), (
+        None if general is None else general.model
+    )
 
 
 def tailor_command(
