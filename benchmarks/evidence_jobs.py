@@ -92,7 +92,7 @@ JOBS = (
     _arms("arms-15-long", 100, "starter-15", "2e-3", LONG),
     _arms("arms-50-long", 200, "starter-50", "1e-3", LONG),
     Job("no-layer-drop", 300, ("half-no-layer-drop.json", "quarter-no-layer-drop.json"), (
-        # The first of the teacher's own commands, with its last steps: no later one has no drop.
+        # The settings of the starter teacher before layers were dropped, with a decay at the end.
         "-m starter.train_teacher --out {work}/teacher --resume --steps 1819 --cooldown 280 "
         "--layer-drop 0",
         f"cp {{starter}}/tokenizer.json {{starter}}/tokenizer_config.json {PLAIN_TEACHER}",
