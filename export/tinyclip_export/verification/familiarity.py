@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 UNFAMILIAR = 0.01  # share of familiar pictures that may be taken for others
 MIN_VERIFIED = math.ceil(1 / UNFAMILIAR) - 1  # fewer pictures do not show that share
 MIN_TRAINING = 4  # pictures for each value of an embedding; fewer do not show its directions
-DIRECTIONS, MAX_BYTES = 64, 32_000  # of the embedding's, one byte a value
+MAX_BYTES = 32_000  # of the embedding's directions, one byte a value
 
 
 def measure_familiarity(
@@ -52,7 +52,8 @@ def measure_familiarity(
     features, seen = _measured(job.clip, pictures, encode=True)
     _, verified = _measured(job.clip, images, encode=False)
     width = job.clip.embedding_dim
-    embedding = packed(*whitened(features, min(DIRECTIONS, MAX_BYTES // width)))
+    # Half of them: pictures of all kinds differ in those that vary most.
+    embedding = packed(*whitened(features, min(width // 2, MAX_BYTES // width)))
     look = packed(*whitened(seen, LOOKS))
     look["quantiles"] = quantiles(unpacked(look, [0.0], LOOKS).values(verified))
     look_distance = unpacked(look, look["quantiles"], LOOKS)

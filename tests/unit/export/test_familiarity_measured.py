@@ -78,6 +78,14 @@ def test_one_picture_in_a_hundred_is_taken_for_another_kind():
     assert Familiarity.of(SimpleNamespace(familiarity={}), "fp32") is None
 
 
+@pytest.mark.parametrize(("width", "directions"), [(8, 4), (256, 125), (512, 62)])
+def test_half_the_directions_are_stored_within_32_kilobytes(monkeypatch, width, directions):
+    """Of all of them, those that vary most hide the others: pictures of all kinds differ there."""
+    monkeypatch.setattr(f"{__name__}.WIDTH", width)
+    entry = measured(training=4 * width, verified=99)
+    assert len(entry["embedding"]["scales"]) == directions
+
+
 @pytest.mark.parametrize(("training", "verified"), [(200, 98), (31, 400)])
 def test_too_few_pictures_give_nothing(training, verified):
     assert measured(training, verified) == {}
