@@ -71,6 +71,7 @@ JOBS = (
         tuple(f"index_scale.py --vectors {count} --threads 1 --work {{work}} "
               "--out {out}/index-scale.json" for count in (200_000, 1_000_000))),
     _of_student("fewer-bits", 90, "fewer_bits.py {quickstart}/runs/quickstart"),
+    _runs("convolution-int8", 90, "convolution_int8.py --steps 260 --pictures 4000"),
     _runs("domain-importance", 10, f"domain_importance.py {THREE}"),
     _runs("selection", 60, f"selection.py {THREE}"),
     _runs("mapped-inheritance", 30, f"mapped_inheritance.py {THREE}"),
@@ -114,5 +115,4 @@ LEFT_OUT = {
     "against_peers.py": "environments of other exporters, 8 GB",
     "targets.py --times": "the engines' environments of make devices",
     "demo_page.py": "Chromium",
-    "convolution_int8.py": "it is not a table yet",
 }  # fmt: skip

@@ -41,6 +41,22 @@ def _short(model: str) -> str:
     return model.removeprefix("TinyCLIP-")
 
 
+def convolutions(result: Result) -> str:
+    """Forms of a tower that was trained; times as quick as fp32 by the median."""
+    trained, fp32 = result["trained"], result["ms"]["fp32"]["median"]
+    body = [
+        (
+            name,
+            f"{trained['bytes'][name] / 1e6:.1f}",
+            f"{cosine['min']:.3f}",
+            f"{cosine['median']:.4f}",
+            f"{fp32 / result['ms'][name]['median']:.2f}",
+        )
+        for name, cosine in trained["cosine"].items()
+    ]
+    return rows(("form", "MB", "lowest cosine", "median", "times as quick"), body)
+
+
 def _place(row: dict[str, Any], *keys: str) -> tuple[Any, ...]:
     return tuple(row[key] for key in keys)
 
@@ -205,6 +221,7 @@ TABLES = {
     "quickstart-end": Table(quickstart_end, ("quickstart.json",)),
     "quickstart": Table(quickstart, ("quickstart.json",)),
     "fewer-bits": Table(fewer_bits, ("fewer-bits.json",)),
+    "convolution-int8": Table(convolutions, ("convolution-int8.json",), timed=True),
     "vocabulary": Table(vocabulary, ("vocabulary.json",)),
     "latency-aims": Table(latency_aims, LATENCIES, timed=True),
     "latency-batches": Table(latency_batches, LATENCIES, timed=True),

@@ -8,9 +8,10 @@ import re
 import pytest
 
 from result_tables import PAGES, ROOT, TABLES, natural
+from result_tables.exported import convolutions
 from result_tables.sources import domain_importance, selection, tailored, unpaired
 from result_tables.table import Table, filled, names_in, of_seeds, rows
-from result_tables.trained import arms
+from result_tables.trained import arms, equal_time, shipped_15
 
 PAGE = "Before.\n\n<!-- table: sizes -->\n\n{}\n\n<!-- end -->\n\nBehind, 99.9.\n"
 
@@ -135,3 +136,35 @@ def test_tailored_natural_classifiers_have_their_share_of_the_teacher():
         "| teacher | 20.00 | | 1.50 | 40.0 | |",
         "| tailored, 1 MB | 1.00 | 20 | 0.12 | 38.0 | 95 |",
     ]
+
+
+def test_forms_of_a_convolutional_tower_are_compared_with_fp32():
+    result = {
+        "trained": {
+            "bytes": {"fp32": 45_500_000, "dynamic": 12_700_000},
+            "cosine": {
+                "fp32": {"min": 1.0, "median": 1.0},
+                "dynamic": {"min": 0.998, "median": 0.9994},
+            },
+        },
+        "ms": {"fp32": {"median": 56.5}, "dynamic": {"median": 31.2}},
+    }
+    assert convolutions(result).splitlines()[2:] == [
+        "| fp32 | 45.5 | 1.000 | 1.0000 | 1.00 |",
+        "| dynamic | 12.7 | 0.998 | 0.9994 | 1.81 |",
+    ]
+
+
+def test_students_at_equal_time_have_their_steps_and_seconds():
+    arm = {"seconds": [26.6, 25.7], "steps": [400, 400], "r1": [44.388, 44.547]}
+    assert equal_time({"arms": {"as shipped": arm}}).splitlines()[2] == (
+        "| as shipped | 27, 26 | 400, 400 | 44.5 (44.4, 44.5) |"
+    )
+
+
+def test_the_small_student_is_compared_with_its_teacher():
+    student = {"encoder_parameters": 1_145_856, "t2i_r1": [47.5, 48.1], "steps": 1500}
+    teacher = {"encoder_parameters": 7_445_760, "t2i_r1": 55.1, "stderr": 1.25}
+    text = shipped_15({"teacher": teacher, "runs": {"starter-15": student}})
+    assert "15 % of the encoder parameters has 87 % of the teacher's recall@1" in text
+    assert "(47.8 (47.5, 48.1), teacher 55.1 ± 1.2) after 1,500 steps" in text
