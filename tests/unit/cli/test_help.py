@@ -31,3 +31,10 @@ def test_help_fits_and_shows_examples(command):
     assert examples == list(command.examples)
     assert all(example.split()[0] == command.name for example in examples)
     assert examples or command.name not in MAIN
+
+
+def test_a_shell_completes_commands():
+    words = {"COMP_WORDS": "tinyclip-edge cl", "COMP_CWORD": "1"}
+    runner = CliRunner(env={**words, "_TINYCLIP_EDGE_COMPLETE": "complete_bash"})
+    result = runner.invoke(app, [], prog_name="tinyclip-edge")
+    assert result.output.split() == ["classify", "clean"]
