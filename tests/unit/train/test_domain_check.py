@@ -75,6 +75,15 @@ def test_nearly_equal_images_are_counted():
         check_domain(rows(), rows(0, 1, 2), LABELS, scale=10.0)
 
 
+def test_a_chain_of_nearly_equal_images_is_not_one_image():
+    angles = np.deg2rad(np.arange(91))  # neighbours have a cosine of 0.9998, both ends one of 0
+    images = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    check = check_domain(images, images[[0, 45, 90]], LABELS, scale=10.0)
+    # cosine 0.98 is an angle of 11.5 degrees, to both sides of the centre at 45
+    assert check.commonest == pytest.approx(23 / 91)
+    assert check.repeated == pytest.approx(90 / 91)
+
+
 GOOD = DomainCheck(
     images=100,
     labels=3,

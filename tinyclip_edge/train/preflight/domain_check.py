@@ -71,7 +71,7 @@ class DomainCheck:
     confused: tuple[ConfusedLabels, ...]  # the most confused first
     far: tuple[str, ...]  # names of images that are far from all labels
     repeated: float  # nearly equal to an earlier image
-    commonest: float  # nearly equal to each other, the largest group
+    commonest: float  # nearly equal to the centre of the largest group
     recognition: Recognition | None  # None: there are no other names to compare with
     notes: tuple[str, ...] = ()
 
@@ -225,7 +225,7 @@ def check_domain(
     titles = [str(row) for row in range(len(images))] if names is None else names
     if firsts is None:
         firsts = first_duplicates(images, min_score=MIN_SCORE)
-    sizes = np.unique(firsts, return_counts=True)[1]
+    groups, sizes = np.unique(firsts, return_counts=True)
     return DomainCheck(
         images=len(images),
         labels=len(labels),
@@ -234,7 +234,7 @@ def check_domain(
         confused=tuple(_confused(chances, labels)),
         far=tuple(titles[row] for row in far_images(cosines.max(axis=1))),
         repeated=1 - len(sizes) / len(images),
-        commonest=float(sizes.max() / len(images)) if len(images) > 1 else 0.0,
+        commonest=_near_centre(images, firsts == groups[sizes.argmax()]),
         recognition=None if common is None else recognition(images, classes, common),
     )
 
@@ -253,6 +253,19 @@ def recognition(images: Features, classes: Features, common: Features) -> Recogn
     share = float(wins[:labels].sum() / len(images))
     deviation = math.sqrt(labels * (1 - chance) * wins.var(ddof=1)) / len(images)
     return Recognition(share, chance, (share - chance) / deviation if deviation else 0.0)
+
+
+def _near_centre(images: Features, group: npt.NDArray[np.bool_]) -> float:
+    """Return the share of images ``[N, D]`` that are nearly equal to the centre of their group.
+
+    A group is a chain of nearly equal images, whose ends may well differ: a teacher that does not
+    tell a domain far apart sees some image between any two of thousands.
+    """
+    if len(images) < 2:
+        return 0.0
+    centre = images[group].mean(axis=0)
+    near = images[group] @ (centre / np.linalg.norm(centre)) >= MIN_SCORE
+    return float(near.sum() / len(images))
 
 
 def _confused(chances: Features, labels: Sequence[str]) -> list[ConfusedLabels]:
