@@ -112,9 +112,9 @@ def _domain(diagnosis: Diagnosis) -> Lines:
     yield "nearly equal to an earlier one", _share(domain.repeated)
     yield "teacher's confidence, median", _share(domain.confidence)
     if domain.recognition is not None:
-        seen = domain.recognition
-        chance = _share(seen.chance)
-        yield "a label fits best of all names", f"{_share(seen.share)} (chance {chance})"
+        recognition = domain.recognition
+        chance = _share(recognition.chance)
+        yield "a label fits best of all names", f"{_share(recognition.share)} (chance {chance})"
     yield "labels never used", f"{len(domain.unused):,}"
     yield "pairs of labels confused", f"{len(domain.confused):,}"
     yield "images far from all labels", f"{len(domain.far):,}"

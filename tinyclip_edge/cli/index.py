@@ -130,18 +130,18 @@ def watch(
 
     clip = _open_model(into, bundle, precision, threads, decode, device)
     roots = [absolute(folder) for folder in folders]
-    seen: list[PictureFile] | None = None
+    indexed: list[PictureFile] | None = None
     last = line = ""
     while True:
         try:
             files = scan_folders(roots, lambda path, error: None)
-            if files != seen:
+            if files != indexed:
                 report = index_folders(clip, roots, into, every=every)
-                seen, line = files, _line(report) if report.differs else last
+                indexed, line = files, _line(report) if report.differs else last
         except BundleError:
             raise
         except TinyClipError as error:  # a folder that is gone may come back
-            seen, line = None, str(error)
+            indexed, line = None, str(error)
         if line != last:
             say(line)
         last = line

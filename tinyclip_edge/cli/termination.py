@@ -31,13 +31,13 @@ def orderly_end() -> Iterator[None]:
         yield
         return
     first: list[tuple[int, float]] = []  # signal and time
-    said: list[int] = []
+    received: list[int] = []
 
     def end(number: int, frame: FrameType | None) -> None:
         if not first:
             first.append((number, time.monotonic()))
-            if first_process() and not said:
-                said.append(number)
+            if first_process() and not received:
+                received.append(number)
                 # sys.stderr may be in the middle of a line, and is not reentrant.
                 os.write(2, f"ended by {signal.Signals(number).name}\n".encode())
             raise SystemExit(128 + number)

@@ -205,10 +205,10 @@ class PairMemory:
         distinct, have = self._distinct(distinct=distinct), self.largest_batch(distinct=distinct)
         if size > have:
             pictures = "pairs" if self.texts is None else "pictures"
-            what = "distinct concepts" if distinct else pictures
+            items = "distinct concepts" if distinct else pictures
             cure = " or set data.batch_distinct=false" if distinct and size <= len(self) else ""
             raise DataError(
-                f"optim.batch_size {size} exceeds the {have:,} {what} of {self.name}; "
+                f"optim.batch_size {size} exceeds the {have:,} {items} of {self.name}; "
                 f"lower it{cure}"
             )
 

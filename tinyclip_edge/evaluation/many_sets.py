@@ -102,8 +102,8 @@ def _task(evaluation_data: EvalSet, task: str) -> str:
 
 def _notes(sets: Sequence[EvalSet], tasks: Sequence[str]) -> Iterator[str]:
     for each, task in zip(sets, tasks, strict=True):
-        found = [*each.notes, *(shared_captions(each) if task == RETRIEVAL else ())]
-        yield from (f"{each.name}: {note}" for note in found)
+        notes = [*each.notes, *(shared_captions(each) if task == RETRIEVAL else ())]
+        yield from (f"{each.name}: {note}" for note in notes)
 
 
 def _measured(
@@ -124,8 +124,8 @@ def _measured(
         hits = hits_at(image @ classes.T, targets, 1)
         return row, PictureHits(hits[None], np.ones((1, len(hits))))
     texts, owners = evaluation_data.queries()
-    found = retrieval_hits(image, class_features(embedder, texts, templates), owners)
-    captions = np.bincount(found.owners)
-    sums = np.stack([np.bincount(found.owners, weights=found.t2i[1]), found.i2t[1]])
+    ranks = retrieval_hits(image, class_features(embedder, texts, templates), owners)
+    captions = np.bincount(ranks.owners)
+    sums = np.stack([np.bincount(ranks.owners, weights=ranks.t2i[1]), ranks.i2t[1]])
     queries = np.stack([captions, np.ones_like(captions)]).astype(float)
-    return EvalRow("all", found.figures()), PictureHits(sums, queries)
+    return EvalRow("all", ranks.figures()), PictureHits(sums, queries)

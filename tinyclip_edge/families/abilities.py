@@ -63,8 +63,12 @@ def inherit(name: str, folder: Path) -> None:
     tensors = [tensor for tensor in report.tensors if tensor.tower != "shared"]
     if any(tensor.origin != "copied" for tensor in tensors):
         raise InheritanceError("a student of half the depth does not take whole tensors")
-    theirs, ours = teacher.model.state_dict(), student.model.state_dict()
-    if not all(torch.equal(ours[t.key], theirs[t.teacher_key]) for t in tensors if t.teacher_key):
+    teacher_state, student_state = teacher.model.state_dict(), student.model.state_dict()
+    if not all(
+        torch.equal(student_state[t.key], teacher_state[t.teacher_key])
+        for t in tensors
+        if t.teacher_key
+    ):
         raise InheritanceError("a block of the student is not its teacher's")
 
 

@@ -108,8 +108,8 @@ def check_published(name: str, folder: Path, within: float) -> None:
         model: Any = clip.model
         images, texts, padding = model.encode_image, model.encode_text, None
     elif name in PUBLISHED:
-        theirs, padding = _write(PUBLISHED[name], folder), PUBLISHED[name].padding
-        images, texts = theirs.get_image_features, theirs.get_text_features
+        published, padding = _write(PUBLISHED[name], folder), PUBLISHED[name].padding
+        images, texts = published.get_image_features, published.get_text_features
     else:
         return
     clip = load_clip(str(folder))

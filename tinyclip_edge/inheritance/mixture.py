@@ -80,9 +80,9 @@ def shared_units(one: InheritancePlan, other: InheritancePlan) -> dict[str, floa
     """Return by tower which share of the units of one plan is in the other, of equal layers too."""
     shares = {}
     for tower in ("image", "text"):
-        ours, theirs = getattr(one, tower), getattr(other, tower)
-        if ours is not None:
-            pairs = list(zip(_choices(ours), _choices(theirs), strict=True))
+        first, second = getattr(one, tower), getattr(other, tower)
+        if first is not None:
+            pairs = list(zip(_choices(first), _choices(second), strict=True))
             same = sum(len({*own} & {*their}) for own, their in pairs)
             shares[tower] = same / sum(len(own) for own, _ in pairs)
     return shares

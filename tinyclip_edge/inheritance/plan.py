@@ -167,22 +167,26 @@ def plan_staged(teacher: TowerShape, student: TowerShape, layers: LayerChoice) -
     _check_size("image tower", "width", teacher.width, student.width)
     parts: list[StageSelection] = []
     channels, growth = _front(student.width), (teacher.width, student.width)
-    for number, (theirs, ours) in enumerate(zip(teacher.parts, student.parts, strict=True), 1):
+    for number, (teacher_part, student_part) in enumerate(
+        zip(teacher.parts, student.parts, strict=True), 1
+    ):
         where = f"image tower, stage {number}"
         for dimension in ("blocks", "channels", "heads", "neurons", "squeezed"):
-            _check_size(where, dimension, getattr(theirs, dimension), getattr(ours, dimension))
+            _check_size(
+                where, dimension, getattr(teacher_part, dimension), getattr(student_part, dimension)
+            )
         channels = successors(
-            channels, theirs.channels // growth[0], ours.channels // growth[1], where
+            channels, teacher_part.channels // growth[0], student_part.channels // growth[1], where
         )
-        growth = theirs.channels, ours.channels
+        growth = teacher_part.channels, student_part.channels
         parts.append(
             StageSelection(
-                blocks=choose_layers(theirs.blocks, ours.blocks, layers),
+                blocks=choose_layers(teacher_part.blocks, student_part.blocks, layers),
                 channels=channels,
-                heads=(_front(ours.heads),) * ours.blocks,
-                neurons=(_front(ours.neurons),) * ours.blocks,
-                squeezed=_front(ours.squeezed),
-                teacher_heads=theirs.heads,
+                heads=(_front(student_part.heads),) * student_part.blocks,
+                neurons=(_front(student_part.neurons),) * student_part.blocks,
+                squeezed=_front(student_part.squeezed),
+                teacher_heads=teacher_part.heads,
             )
         )
     last = teacher.final // growth[0], student.final // growth[1]

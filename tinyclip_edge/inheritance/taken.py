@@ -120,17 +120,17 @@ def _resnet(plan: ResNetPlan, teacher: TowerShape) -> InheritedTower:
 def _staged(plan: StagedPlan, teacher: TowerShape) -> InheritedTower:
     layers, place = [], 0
     shared = {"last channels": Share.count(plan.final, teacher.final)}
-    for stage, (part, theirs) in enumerate(zip(plan.parts, teacher.parts, strict=True), 1):
-        shared[f"channels {stage}"] = Share.count(part.channels, theirs.channels)
-        for block in range(theirs.blocks):
+    for stage, (part, teacher_part) in enumerate(zip(plan.parts, teacher.parts, strict=True), 1):
+        shared[f"channels {stage}"] = Share.count(part.channels, teacher_part.channels)
+        for block in range(teacher_part.blocks):
             name = f"{stage}.{block}"
             if block not in part.blocks:
                 layers.append(TeacherLayer(name, None))
                 continue
             own = part.blocks.index(block)
-            units = {"neurons": Share.count(part.neurons[own], theirs.neurons)}
-            if theirs.heads:
-                units["heads"] = Share.count(part.heads[own], theirs.heads)
+            units = {"neurons": Share.count(part.neurons[own], teacher_part.neurons)}
+            if teacher_part.heads:
+                units["heads"] = Share.count(part.heads[own], teacher_part.heads)
             layers.append(TeacherLayer(name, place, units))
             place += 1
     return InheritedTower(tuple(layers), shared)

@@ -115,9 +115,14 @@ def _trunk(vision: Mapping[str, Any], patch: int, path: Path) -> dict[str, Any]:
 
 
 def _is_usual(sizes: Mapping[str, Any], usual: TimmSizes) -> bool:
-    neurons, theirs = (
+    neurons, usual_neurons = (
         int(s * w)
         for s, w in ((sizes["mlp_ratio"], sizes["width"]), (usual.mlp_ratio, usual.width))
     )
     shape = (sizes["width"], sizes["layers"], sizes["head_width"], sizes["patch_size"])
-    return neurons == theirs and shape == (usual.width, usual.layers, usual.head_width, _PATCH)
+    return neurons == usual_neurons and shape == (
+        usual.width,
+        usual.layers,
+        usual.head_width,
+        _PATCH,
+    )

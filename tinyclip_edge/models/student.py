@@ -69,16 +69,16 @@ def create_student(
     name, overrides = _named_shape(model)
     if not own_tokens:
         overrides = without_tokenizer(overrides)
-    theirs = teacher_cfg(teacher)
-    config = complete_cfg(overrides, theirs, name)
+    original_cfg = teacher_cfg(teacher)
+    config = complete_cfg(overrides, original_cfg, name)
     if frozen:
-        config = with_whole_towers(config, overrides, theirs, frozen, name)
+        config = with_whole_towers(config, overrides, original_cfg, frozen, name)
     student_text = overrides.get("text_cfg", {})
-    own_tokenizer = has_own_tokenizer(student_text, theirs["text_cfg"])
+    own_tokenizer = has_own_tokenizer(student_text, original_cfg["text_cfg"])
     tokenizer_file = None if own_tokenizer else teacher.tokenizer_file
     text = config["text_cfg"]
     at_end = not own_tokens and "text" not in frozen and text.get("pool_type") == "eos"
-    if at_end or needs_end(text, theirs["text_cfg"], own_tokenizer=own_tokenizer):
+    if at_end or needs_end(text, original_cfg["text_cfg"], own_tokenizer=own_tokenizer):
         tokenizer = make_tokenizer(config, None, name) if own_tokenizer else teacher.tokenizer
         text |= pooling_at_end(text, end_token_id(tokenizer), name)
     student = assemble(

@@ -107,12 +107,12 @@ def compressed(index: ImageIndex, dimensions: int | None, *, int8: bool) -> Imag
 
 def in_form_of(index: ImageIndex, other: ImageIndex) -> ImageIndex:
     """Return the other index in the dimensions and precision of the first."""
-    mine, theirs = index.features.shape[1], other.features.shape[1]
-    if theirs < mine:
-        raise DataError(f"index: the other one has {theirs} dimensions, fewer than {mine}")
-    if mine == theirs and (index.scales is None) == (other.scales is None):
+    width, other_width = index.features.shape[1], other.features.shape[1]
+    if other_width < width:
+        raise DataError(f"index: the other one has {other_width} dimensions, fewer than {width}")
+    if width == other_width and (index.scales is None) == (other.scales is None):
         return other
     if other.scales is not None:
         vectors = np.asarray(other.features * other.scales[:, None], dtype=np.float32)
         other = replace(other, features=vectors, scales=None)
-    return compressed(other, mine, int8=index.scales is not None)
+    return compressed(other, width, int8=index.scales is not None)

@@ -163,10 +163,10 @@ class Graph:
             matches = self._opened(dimensions).search(
                 vectors, count, threads=1 if len(vectors) == 1 else 0
             )
-        found = [matches.keys] if len(vectors) == 1 else [
+        key_rows = [matches.keys] if len(vectors) == 1 else [
             keys[:number] for keys, number in zip(matches.keys, matches.counts, strict=True)
         ]  # fmt: skip
-        return [self._rows(keys.astype(np.uint32)) for keys in found]
+        return [self._rows(keys.astype(np.uint32)) for keys in key_rows]
 
     def _rows(self, nodes: npt.NDArray[np.uint32]) -> npt.NDArray[np.intp]:
         rows = np.searchsorted(self.labels, nodes)

@@ -229,8 +229,8 @@ class ImageIndex(ExportedIndex):
         other.require(self.model_hash, self.decode)
         from tinyclip_edge.runtime.compress import in_form_of
 
-        mine, theirs = joined_rows(self.keys, other.keys, on_duplicate)
-        first, last = self[mine], in_form_of(self, other)[theirs]
+        rows, other_rows = joined_rows(self.keys, other.keys, on_duplicate)
+        first, last = self[rows], in_form_of(self, other)[other_rows]
         counts = len(first), len(last)
         return replace(
             first,

@@ -114,9 +114,9 @@ def confidence_of(
     The error after is of probabilities whose temperature the other half of the pictures has set.
     Raises DataError when hardly any answer is right.
     """
-    values, wanted = np.asarray(logits, np.float64), np.asarray(targets, np.int64)
-    temperature = fit_temperature(values, wanted, bias)
-    right = values.argmax(axis=1) == wanted
+    values, labels = np.asarray(logits, np.float64), np.asarray(targets, np.int64)
+    temperature = fit_temperature(values, labels, bias)
+    right = values.argmax(axis=1) == labels
     best = _best(values, temperature, bias)
     correct = np.sort(best[right])
     place = math.floor((len(correct) + 1) * (1 - COVERAGE) + 1e-9)
@@ -130,7 +130,7 @@ def confidence_of(
         "temperature": float(f"{temperature:.6g}"),
         "threshold": threshold,
         "ece_before": _rounded(expected_calibration_error(_best(values, 1.0, bias), right)),
-        "ece_after": _rounded(expected_calibration_error(_crossed(values, wanted, bias), right)),
+        "ece_after": _rounded(expected_calibration_error(_crossed(values, labels, bias), right)),
         "accuracy": _rounded(float(right.mean())),
         "right_answered": _rounded(float((best[right] >= threshold).mean())),
         "wrong_answered": _rounded(_mean(best[~right] >= threshold)),

@@ -109,10 +109,10 @@ def _add_model_routes(app: FastAPI, engine: ServedModel) -> None:
         texts = ([] if request.text is None else [request.text]) + request.without
         _check_inputs(texts or ["-"], "text", engine)
         rows = list(await engine.embed_texts(texts)) if texts else []
-        wanted = [] if request.text is None else [rows.pop(0)]
+        vectors = [] if request.text is None else [rows.pop(0)]
         if request.image is not None:
-            wanted.extend(await engine.embed_pictures([request.image]))
-        query: Features = np.stack([*wanted, *(-row for row in rows)]).sum(axis=0)
+            vectors.extend(await engine.embed_pictures([request.image]))
+        query: Features = np.stack([*vectors, *(-row for row in rows)]).sum(axis=0)
         hits = await engine.search(query, request.top, request.min_score)
         results = [
             {"key": hit.key, "score": hit.score}

@@ -56,8 +56,8 @@ def agreement(
     few = (order[:, :FEW] == firsts[:, None]).any(axis=1)
     correct = None
     if targets is not None:
-        wanted = np.asarray(targets)
-        correct = float((order[:, 0] == wanted)[wanted >= 0].mean())
+        labels = np.asarray(targets)
+        correct = float((order[:, 0] == labels)[labels >= 0].mean())
     return Agreement(
         pictures=len(teacher),
         top1=float((order[:, 0] == firsts).mean()),

@@ -112,8 +112,8 @@ class TailorReport(NotebookReport):
         )
         for entry in self.ranked():
             cells = [three_digits(entry.mb), three_digits(entry.ms), str(entry.steps or "")]
-            found = entry.agreement
-            cells += [_percent(entry.top1), _percent(None if found is None else found.top5)]
+            agreement = entry.agreement
+            cells += [_percent(entry.top1), _percent(None if agreement is None else agreement.top5)]
             table.add_row(self._label(entry), *cells, *([_percent(entry.accuracy)] * knows))
         return table
 
@@ -126,7 +126,7 @@ class TailorReport(NotebookReport):
 
 
 def _entry(plain: Mapping[str, Any]) -> Entry:
-    steps, found = plain["steps"], plain["agreement"]
+    steps, agreement = plain["steps"], plain["agreement"]
     return Entry(
         name=str(plain["name"]),
         kind=str(plain["kind"]),
@@ -134,7 +134,7 @@ def _entry(plain: Mapping[str, Any]) -> Entry:
         mb=_number(plain["mb"]),
         ms=_number(plain["ms"]),
         steps=None if steps is None else int(steps),
-        agreement=None if found is None else _agreement(found),
+        agreement=None if agreement is None else _agreement(agreement),
     )
 
 

@@ -69,7 +69,7 @@ class TeacherTower:
             if self.channels is not None
             else _multiples(whole.width, SHARES, self.head_width)
         )
-        found = {
+        shapes = {
             ImageShape(layers, width, whole.mlp_ratio * neurons, image_size)
             for layers, width, neurons, image_size in product(
                 _multiples(whole.layers, SHARES, 1),
@@ -78,7 +78,7 @@ class TeacherTower:
                 _multiples(whole.image_size, SIZE_SHARES, self.patch),
             )
         }
-        return sorted(found, reverse=True)
+        return sorted(shapes, reverse=True)
 
     def settings(self, shape: ImageShape) -> dict[str, Any]:
         """Return vision_cfg of a student: what differs from the teacher's."""

@@ -60,10 +60,10 @@ class SuccessiveHalving:
     @property
     def results(self) -> dict[str, Agreement]:
         """The latest agreement of each candidate that has one."""
-        found: dict[str, Agreement] = {}
+        agreements: dict[str, Agreement] = {}
         for rung in self.rungs:
-            found |= {name: Agreement(**score) for name, score in rung.scores.items()}
-        return found
+            agreements |= {name: Agreement(**score) for name, score in rung.scores.items()}
+        return agreements
 
     @property
     def steps(self) -> dict[str, int]:

@@ -49,8 +49,8 @@ class RunResult(NotebookReport):
         last = self.evaluations[max(self.evaluations)] if self.evaluations else {}
         for key, metric in METRICS.items():
             if key in last:
-                theirs = metric.text(self.teacher[key]) if key in self.teacher else ""
-                table.add_row(metric.label, theirs, metric.text(last[key]))
+                teacher_value = metric.text(self.teacher[key]) if key in self.teacher else ""
+                table.add_row(metric.label, teacher_value, metric.text(last[key]))
         return table
 
 
@@ -106,8 +106,8 @@ def _start(
     folder: RunFolder, observer: Observer, *, resume: bool
 ) -> tuple[Setup, RunStart, InheritanceReport | None]:
     # A function of its own: the first student must not outlive its stage.
-    kept = folder.vocabulary if resume and folder.checkpoints.steps() else None
-    vocabulary = None if folder.config.student.vocab is None else kept
+    previous = folder.vocabulary if resume and folder.checkpoints.steps() else None
+    vocabulary = None if folder.config.student.vocab is None else previous
     setup, first = load_setup(folder.config, observer, fill=True, vocabulary=vocabulary)
     main_observer = observer if setup.distributed.main else Silent()
     start = start_run(setup, first, folder, main_observer, resume=resume)

@@ -90,8 +90,8 @@ def own_pictures_tab(service: DemoService, session: Session, tab: gr.Tab) -> Non
 
 def _picture_inputs(service: DemoService, key: gr.State) -> None:
     """Build the ways in for pictures; ``key`` becomes that of their gallery."""
-    given = service.galleries.default
-    first_line = "" if given.folder is None else hits.gallery_line(given, COMPARING)
+    default = service.galleries.default
+    first_line = "" if default.folder is None else hits.gallery_line(default, COMPARING)
     files = gr.File(
         label="Drop a folder or pictures", file_count="directory", height=150, elem_id="own-files"
     )

@@ -95,22 +95,24 @@ class DomainCheck:
             texts.append(f"{self.images:,} images are too few; give at least {MIN_IMAGES}")
         if self.commonest >= ALIKE:
             texts.append(f"{self.commonest:.0%} of the images are nearly the same")
-        seen = self.recognition
-        if seen is not None and self.commonest < ALIKE and seen.sigmas < SIGMAS:
+        recognition = self.recognition
+        if recognition is not None and self.commonest < ALIKE and recognition.sigmas < SIGMAS:
             texts.append(
-                f"the teacher does not know this domain: for {seen.share:.1%} of the images one of "
-                f"the labels fits better than common names, {seen.chance:.1%} by chance; use a "
-                "teacher that was trained on such images, or other labels"
+                f"the teacher does not know this domain: for {recognition.share:.1%} of the images "
+                f"one of the labels fits better than common names, {recognition.chance:.1%} by "
+                "chance; use a teacher that was trained on such images, or other labels"
             )
         return [Finding(True, text) for text in texts]
 
     def _warnings(self) -> list[Finding]:
         texts = list(self.notes)
-        seen = self.recognition
-        if seen is not None and seen.sigmas >= SIGMAS and seen.skill < SKILL:
+        recognition = self.recognition
+        if recognition is not None and recognition.sigmas >= SIGMAS and recognition.skill < SKILL:
             texts.append(
-                f"the teacher knows little of this domain: for {seen.share:.1%} of the images one "
-                f"of the labels fits better than common names, {seen.chance:.1%} by chance"
+                "the teacher knows little of this domain: for "
+                f"{recognition.share:.1%} of the images "
+                "one of the labels fits better than common names, "
+                f"{recognition.chance:.1%} by chance"
             )
         if self.repeated > MANY and self.commonest < ALIKE:
             texts.append(f"{self.repeated:.0%} of the images are nearly equal to an earlier one")

@@ -75,12 +75,14 @@ class StepZeroReport:
     def closing(self) -> str:
         """Return a line about the parameters, and one if accuracy could not be measured."""
         counts = self.parameters.values()
-        ours, theirs = (sum(count[who] for count in counts) for who in ("student", "teacher"))
+        of_student, of_teacher = (
+            sum(count[who] for count in counts) for who in ("student", "teacher")
+        )
         accounted = "all accounted for" if self.conserved else "NOT all accounted for"
         still = self.inherited.frozen_parameters
         frozen = f" ({still:,} of them frozen)" if still else ""
         line = (
-            f"parameters: {ours:,} of the teacher's {theirs:,}; "
+            f"parameters: {of_student:,} of the teacher's {of_teacher:,}; "
             f"{self.inherited.inherited_parameters:,} inherited{frozen}, "
             f"{self.inherited.fresh_parameters:,} fresh, {accounted}"
         )
@@ -132,13 +134,13 @@ def _measure(config: RunConfig, teacher: LoadedClip, student: LoadedClip) -> Ste
     )
     memory = PairMemory.load(source, codec, workers=data.workers, limit=data.val_limit)
     validation = Validation(memory, codec)
-    theirs = validation.features(PairEncoder(teacher), teacher)
+    teacher_features = validation.features(PairEncoder(teacher), teacher)
     ours = validation.features(PairEncoder(student), student)
     scales = _scales(config.loss, teacher, config.teacher.temperature)
     directions = config.loss.settings("affinity")
     affinity = affinity_loss(
         *ours,
-        *theirs,
+        *teacher_features,
         student_scale=scales["student_scale"],
         teacher_scale=scales["teacher_scale"],
         i2t=directions["i2t"],
@@ -148,7 +150,7 @@ def _measure(config: RunConfig, teacher: LoadedClip, student: LoadedClip) -> Ste
         source=source.name,
         images=len(ours[0]),
         labels=len(ours[1]),
-        teacher=validation.accuracies(*theirs),
+        teacher=validation.accuracies(*teacher_features),
         student=validation.accuracies(*ours),
         affinity_kl=float(affinity.kl),
         teacher_entropy=float(affinity.teacher_entropy),
@@ -158,11 +160,11 @@ def _measure(config: RunConfig, teacher: LoadedClip, student: LoadedClip) -> Ste
 
 def _scales(loss: LossConfig, teacher: LoadedClip, temperature: float) -> dict[str, float]:
     """Return the factors on similarities that the first step will have."""
-    theirs = loss.teacher_logit_scale or teacher.logit_scale / temperature
+    teacher_scale = loss.teacher_logit_scale or teacher.logit_scale / temperature
     setting = loss.student_logit_scale
     return {
-        "teacher_scale": theirs,
-        "student_scale": theirs if isinstance(setting, str) else setting,
+        "teacher_scale": teacher_scale,
+        "student_scale": teacher_scale if isinstance(setting, str) else setting,
     }
 
 
