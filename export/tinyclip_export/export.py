@@ -110,7 +110,7 @@ def _export(job: ExportJob) -> ExportReport:
         extras = _write_optional_files(job, towers, requested, recipes)
         if engine:
             extras["engine"] = engine
-        check_target(job, checks)
+        check_target(job.folder, job.settings.preset.target, job.default_precision, checks)
         if job.settings.extras.native:
             extras["native"] = write_native(job, towers)
         target = convert_for_target(job)

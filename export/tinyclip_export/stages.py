@@ -10,6 +10,7 @@ from typing import Any
 from tinyclip_edge.errors import ModelError
 from tinyclip_edge.precisions import PRECISIONS
 from tinyclip_edge.runtime.label_calibration import HeldOut, calibrate_bundle
+from tinyclip_export.bundle.familiarity import measure_familiarity
 from tinyclip_export.engines.stage import check_engine_reloads
 from tinyclip_export.export_job import ExportJob, FloatTowers, StageTimer
 from tinyclip_export.float_choice import with_float_images
@@ -21,7 +22,6 @@ from tinyclip_export.quantization.tower_writer import TowerWriter
 from tinyclip_export.sensitivity.selection import LayerSelection, select_layers
 from tinyclip_export.settings import CalibrationPairs
 from tinyclip_export.verification.embeddings import TowerFiles, pair_embeddings
-from tinyclip_export.verification.familiarity import measure_familiarity
 from tinyclip_export.verification.gates import (
     ExpectedSizes,
     VerificationReport,

@@ -38,6 +38,12 @@ def test_the_reload_of_an_export_runs_nothing_of_the_working_directory(shared_ti
     assert not mark.exists()
 
 
+def test_the_reload_of_an_engine_reads_the_engines_files(shared_tiny_bundle):
+    program = "tinyclip_export.engines.replay"
+    answer = replay_in_child(shared_tiny_bundle.folder, "int8", program=program)
+    assert "extras.engine does not describe its int8 files" in answer["error"]
+
+
 def test_a_child_gets_its_arguments_and_this_import_path(tmp_path, monkeypatch):
     (tmp_path / "own.py").write_text("import sys; print(__name__, sys.argv[1:])")
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])

@@ -1,11 +1,13 @@
 """Replay the golden vectors of engine files.
 
 They get their inputs as in an application: pictures through the bundle's preprocessing, texts
-through its tokenizer. Imports neither torch nor onnx, unless the engine does.
+through its tokenizer. Imports neither torch nor onnx, unless the engine does. The module is also
+the main program of a process that replays.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +27,7 @@ from tinyclip_edge.runtime.session import full_batch
 from tinyclip_export.engines.towers import engine_towers
 from tinyclip_export.layout import TOWER_IO, InputForm
 from tinyclip_export.verification.embeddings import Session, TowerFiles
+from tinyclip_export.verification.reload import main
 
 
 def replay_engine(folder: Path, precision: str, *, threads: int | None = None) -> Replay:
@@ -95,3 +98,7 @@ class _EngineClip:
         feed = {TOWER_IO[tower].input_name: full_batch(rows, self.batch)}
         features: Features = self.sessions[tower].run(None, feed)[0][: len(rows)]
         return features
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:], replay_engine))

@@ -82,7 +82,7 @@ def check_engine_reloads(
 ) -> None:
     """Replay the golden vectors of each engine file in a fresh process."""
     for precision, figures in entry.get("verification", {}).items():
-        result = replay_in_child(job.folder, precision, entry["name"])
+        result = replay_in_child(job.folder, precision, program="tinyclip_export.engines.replay")
         check = partial(check_reload, f"{entry['name']} {precision}", result)
         figures["checks"]["reload"] = report.judge(check)
         figures["reload_cosine"] = result.get("cosine")

@@ -10,7 +10,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from tinyclip_export.export_job import ExportJob
 from tinyclip_export.verification.engine_rules import RULES, EngineRules
 from tinyclip_export.verification.failures import StructureError
 from tinyclip_export.verification.gates import VerificationReport
@@ -21,19 +20,20 @@ QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 MOST_SHOWN = 3  # faults of a file in a message
 
 
-def check_target(job: ExportJob, report: VerificationReport) -> None:
-    """Compare every ONNX file of the job's folder with its target's rules.
+def check_target(
+    folder: Path, target: str | None, precision: str, report: VerificationReport
+) -> None:
+    """Compare every ONNX file of a folder with the target's rules; noted under the precision.
 
     Raises GatesFailedError that names the first faults of each file.
     """
-    target = job.settings.preset.target
     rules = None if target is None else RULES.get(target)
     if rules is None:
         return
-    for path in sorted(job.folder.rglob("*.onnx")):
-        name = path.relative_to(job.folder).as_posix()
+    for path in sorted(folder.rglob("*.onnx")):
+        name = path.relative_to(folder).as_posix()
         check = partial(check_file, path, f"{name} for {target}", rules)
-        report.attempt(job.default_precision, f"{name} structure", check)
+        report.attempt(precision, f"{name} structure", check)
     report.raise_failures()
 
 

@@ -14,9 +14,9 @@ from PIL import Image
 
 from tinyclip_edge.api.training_pictures import training_pictures
 from tinyclip_edge.runtime.familiarity import Familiarity
+from tinyclip_export.bundle.familiarity import measure_familiarity
 from tinyclip_export.settings import DEFAULT
 from tinyclip_export.verification.embeddings import TimedEmbeddings
-from tinyclip_export.verification.familiarity import measure_familiarity
 
 WIDTH = 8
 
