@@ -16,6 +16,7 @@ from tinyclip_edge import errors, precisions, targets
 from tinyclip_edge.cli.app import app
 from tinyclip_edge.cli.commands import COMMANDS
 from tinyclip_edge.config.reference import ConfigKey, config_keys
+from tinyclip_edge.engines import ENGINES
 from tinyclip_edge.families.table import shipped_table
 from tinyclip_edge.metrics import METRICS
 from tinyclip_edge.runtime.manifest_keys import FORMAT_VERSION, KEYS, page_module
@@ -194,9 +195,12 @@ def targets_page() -> str:
             )
         for each in row.get("precisions", ()):
             cosines = ", ".join(f"{value:.4f}" for value in each["cosine"].values())
-            figures = [each["precision"], f"`{target.suffix}`", f"{each['mb']:.1f}", cosines]
+            suffix = Path(each["files"][0]).suffix
+            figures = [each["precision"], f"`{suffix}`", f"{each['mb']:.1f}", cosines]
             times = [f"{time['times_faster']:.2f}" for time in each.get("times", {}).values()]
-            figures += [str(each["gates"]), ", ".join(times) or "–", target.proof or "–"]
+            by_engine = name not in ENGINES or each["precision"].startswith(name)
+            proof = target.proof if by_engine else ""
+            figures += [str(each["gates"]), ", ".join(times) or "–", proof or "–"]
             lines.append("| " + " | ".join([*cells, *figures]) + " |")
             cells = ["", ""]
     return "\n".join([*lines, ""])
