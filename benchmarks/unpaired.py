@@ -32,6 +32,9 @@ def arms(texts: Path) -> dict[str, list[str]]:
         "paired, affinity and feature": [unlabelled],
         "paired, affinity alone": [unlabelled, "loss.feature=0"],
         "unpaired": unpaired,
+        "unpaired, feature alone": [*unpaired, "loss.affinity=0"],
+        "unpaired, temperature 2": [*unpaired, "teacher.temperature=2"],
+        "unpaired, affinity 0.2": [*unpaired, "loss.affinity=0.2"],
         "unpaired, affinity alone": [*unpaired, "loss.feature=0"],
         "half paired, half unpaired": [
             unlabelled, "data.train=null", "data.feature_cache=null",
