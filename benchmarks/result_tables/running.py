@@ -130,7 +130,8 @@ def demo_page(result: Result) -> str:
 def familiarity(result: Result) -> str:
     body = []
     for each in result["sets"]:
-        name = PurePath(each["set"]).parts[0].removesuffix(".tar")
+        path = PurePath(each["set"])
+        name = path.parent.name if path.stem == "val" else path.stem
         body.append((SETS.get(name, name), f"{each['pictures']:,}",
                      f"{100 * each['unfamiliar']:.1f} %"))  # fmt: skip
     return rows(("set", "pictures", "of another kind"), body)
