@@ -8,6 +8,7 @@ import re
 import pytest
 
 from result_tables import PAGES, ROOT, TABLES, natural
+from result_tables.running import familiarity
 from result_tables.exported import convolutions
 from result_tables.sources import domain_importance, selection, tailored, unpaired
 from result_tables.table import Table, filled, names_in, of_seeds, rows
@@ -168,3 +169,12 @@ def test_the_small_student_is_compared_with_its_teacher():
     text = shipped_15({"teacher": teacher, "runs": {"starter-15": student}})
     assert "15 % of the encoder parameters has 87 % of the teacher's recall@1" in text
     assert "(47.8 (47.5, 48.1), teacher 55.1 ± 1.2) after 1,500 steps" in text
+
+
+def test_sets_have_their_names_wherever_they_lie():
+    sets = ("starter:val", "data/cifar10-test.tar", "elsewhere/tiny-imagenet-200/val.tar")
+    rows = [{"set": name, "pictures": 1000, "unfamiliar": 0.5} for name in sets]
+    names = [line.split(" | ")[0] for line in familiarity({"sets": rows}).splitlines()[2:]]
+    assert names == [
+        "| starter:val (sets the limit)", "| photographs, CIFAR-10", "| photographs, Tiny-ImageNet"
+    ]  # fmt: skip
