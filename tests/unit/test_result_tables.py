@@ -8,8 +8,8 @@ import re
 import pytest
 
 from result_tables import PAGES, ROOT, TABLES, natural
-from result_tables.running import familiarity
 from result_tables.exported import convolutions
+from result_tables.running import familiarity
 from result_tables.sources import domain_importance, selection, tailored, unpaired
 from result_tables.table import Table, filled, names_in, of_seeds, rows
 from result_tables.trained import arms, equal_time, shipped_15
