@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from result_tables.table import Result, Table, bold, millions, percent, rows
+from result_tables.table import Result, Table, bold, percent, rows
+from result_tables.trained import shipped_15
 from tinyclip_edge.units import three_digits
 
 DEFAULTS = {"q4 gptq", "q4 gptq, 3-bit table"}  # of export
@@ -144,27 +145,6 @@ def cold_start(result: Result) -> str:
 MODELS = {"student": "student, 400 steps", "student int8": "its int8"}
 
 
-def quickstart_end(result: Result) -> str:
-    """The table that the quickstart ends with, without latencies."""
-    teacher = result["rows"][0]
-
-    def of_teacher(row: dict[str, Any], figure: str) -> str:
-        return "" if row is teacher else f" ({percent(row[figure] / teacher[figure])})"
-
-    body = [
-        (
-            row["label"],
-            f"{millions(row['encoder_parameters'])} M{of_teacher(row, 'encoder_parameters')}",
-            f"{row['megabytes']:.1f}",
-            f"{100 * row['recall_at_1']:.1f}{of_teacher(row, 'recall_at_1')}",
-            f"{100 * row['recall_at_5']:.1f}",
-            f"{100 * row['zero_shot_100_way']:.1f}",
-        )
-        for row in result["rows"]
-    ]
-    return rows(("", "encoders", "MB", "recall@1", "recall@5", "zero-shot among 100"), body)
-
-
 def quickstart(result: Result) -> str:
     """Both directions of retrieval, of the output of ``tinyclip-edge quickstart --json``."""
     body = []
@@ -180,7 +160,7 @@ def quickstart(result: Result) -> str:
     return rows(head, body)
 
 
-def headline(quick: Result, beside: Result, cold: Result, natural: Result) -> str:
+def headline(quick: Result, shipped: Result, beside: Result, cold: Result, natural: Result) -> str:
     """The claims of the front page."""
     teacher, student, int8 = quick["rows"]
     recalls = [100 * row["recall_at_1"] for row in quick["rows"]]
@@ -203,6 +183,7 @@ def headline(quick: Result, beside: Result, cold: Result, natural: Result) -> st
         ("its image tower, one thread",
          f"{ms['torch eager'] / ms[OURS]:.1f} times as quick as PyTorch",
          "`benchmarks/against_peers.py`"),
+        shipped_15(shipped),
         ("process start to first text embedding, TinyCLIP-8M/16",
          f"{seconds[0]:.2f} s and {memory[0]:.0f} MB; open_clip on torch {seconds[1]:.1f} s and "
          f"{memory[1]:,.0f} MB", "`benchmarks/cold_start.py`"),
@@ -216,9 +197,15 @@ def headline(quick: Result, beside: Result, cold: Result, natural: Result) -> st
 LATENCIES = ("export-latency.json", "export-latency-single.json")
 TABLES = {
     "headline": Table(
-        headline, ("quickstart.json", "against-peers.json", "cold-start.json", "natural.json")
+        headline,
+        (
+            "quickstart.json",
+            "shipped-runs.json",
+            "against-peers.json",
+            "cold-start.json",
+            "natural.json",
+        ),
     ),
-    "quickstart-end": Table(quickstart_end, ("quickstart.json",)),
     "quickstart": Table(quickstart, ("quickstart.json",)),
     "fewer-bits": Table(fewer_bits, ("fewer-bits.json",)),
     "convolution-int8": Table(convolutions, ("convolution-int8.json",), timed=True),
