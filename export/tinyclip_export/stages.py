@@ -16,7 +16,7 @@ from tinyclip_export.export_job import ExportJob, FloatTowers, StageTimer
 from tinyclip_export.float_choice import with_float_images
 from tinyclip_export.onnx_passes.graph_utils import is_convolutional
 from tinyclip_export.quantization.calibration import Calibration
-from tinyclip_export.quantization.float_form import is_mainly_products
+from tinyclip_export.quantization.float_form import is_mainly_convolutions
 from tinyclip_export.quantization.registry import TowerRecipes, recipes_for
 from tinyclip_export.quantization.tower_writer import TowerWriter
 from tinyclip_export.sensitivity.selection import LayerSelection, select_layers
@@ -92,7 +92,7 @@ def quantize(job: ExportJob, towers: FloatTowers) -> dict[str, TowerRecipes]:
     """Write the towers of every other precision; return their recipes."""
     source = job.paths("fp32")["image"]
     convolutional = is_convolutional(source)
-    static = convolutional and not is_mainly_products(source)
+    static = is_mainly_convolutions(source)
     recipes = {}
     for precision in job.written_precisions[1:]:
         recipes[precision] = recipes_for(precision, job.settings.preset, convolutional=static)

@@ -31,6 +31,7 @@ def tailor(  # noqa: PLR0913 - a public call, whose options have names
     max_ms: float = 5.0,
     minutes: float = 20.0,
     candidates: int = 8,
+    larger_patches: bool = False,
     form: str = "classifier",
     general: str | None = None,
     seed: int = 0,
@@ -42,8 +43,9 @@ def tailor(  # noqa: PLR0913 - a public call, whose options have names
 
     ``images``: a folder, without captions; ``labels`` and ``texts``: files with one a line.
     ``form``: "classifier", whose budget is that of one file for these labels, or "towers", that of
-    both towers. ``general``: a MODEL to compare with. ``work``: folder of the runs,
-    runs/tailor-NAME by default; ``resume`` goes on with what a killed call has left there.
+    both towers. ``larger_patches``: also of vision transformers, 1.5 and 2 times the side.
+    ``general``: a MODEL to compare with. ``work``: folder of the runs, runs/tailor-NAME by default;
+    ``resume`` goes on with what a killed call has left there.
     ``callback`` gets lines about the work. Names, numbers and paths are checked before torch is
     imported, everything else before training. Raises a TinyClipError; nothing is at ``out`` then.
     """
@@ -62,6 +64,7 @@ def tailor(  # noqa: PLR0913 - a public call, whose options have names
         max_ms=max_ms,
         minutes=minutes,
         candidates=candidates,
+        larger_patches=larger_patches,
         form=form,
         general=general,
         seed=seed,
@@ -86,10 +89,10 @@ def tailor(  # noqa: PLR0913 - a public call, whose options have names
 def begin(request: TailorRequest, work: WorkFolder, say: Say) -> Tailoring:
     """List the pictures and the candidates, and write both when they are good."""
     from tinyclip_edge.models import load_clip
-    from tinyclip_edge.tailoring.measure import teacher_tower
     from tinyclip_edge.tailoring.pictures import PictureList, list_pictures
     from tinyclip_edge.tailoring.search import Candidates, check_disk, find_candidates
     from tinyclip_edge.tailoring.state import Tailoring
+    from tinyclip_edge.tailoring.tower_kinds import teacher_tower
     from tinyclip_edge.train.preflight.domain_check import check_labels
 
     candidates = work.parsed("candidates", Candidates.from_dict)
@@ -100,7 +103,7 @@ def begin(request: TailorRequest, work: WorkFolder, say: Say) -> Tailoring:
     else:
         listed.check_unchanged()
     teacher = load_clip(request.teacher)
-    tower = teacher_tower(teacher)
+    tower = teacher_tower(teacher, larger_patches=request.larger_patches)
     check_labels(teacher, request.labels, request.templates)
     if candidates is None:
         candidates = find_candidates(request, teacher, tower, say)

@@ -48,6 +48,10 @@ def tailor(
     candidates: Annotated[
         int, typer.Option(metavar="N", min=1, help="Shapes that are trained, at most.")
     ] = 8,
+    larger_patches: Annotated[
+        bool,
+        typer.Option("--larger-patches", help="Also try patches of 1.5 and 2 times the side."),
+    ] = False,
     form: Annotated[
         str, typer.Option(metavar="FORM", help=f"What the budget is for: {CHOICES}.")
     ] = "classifier",
@@ -77,6 +81,7 @@ def tailor(
         max_ms=max_ms,
         minutes=minutes,
         candidates=candidates,
+        larger_patches=larger_patches,
         form=form,
         seed=seed,
         work=work,

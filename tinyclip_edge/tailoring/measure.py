@@ -12,12 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tinyclip_edge.config.preset import ExportPreset
-from tinyclip_edge.errors import InheritanceError, ModelError
-from tinyclip_edge.inheritance import ClipShape
-from tinyclip_edge.inheritance.open_clip_kinds import RESNET
+from tinyclip_edge.errors import ModelError
 from tinyclip_edge.inheritance.tower_kind import TowerName
-from tinyclip_edge.models.build import mlp_ratio
-from tinyclip_edge.models.head_widths import head_widths
 from tinyclip_edge.models.student import create_student
 from tinyclip_edge.tailoring.budget import Cost
 from tinyclip_edge.tailoring.shapes import ImageShape, TeacherTower
@@ -28,31 +24,8 @@ if TYPE_CHECKING:
     from tinyclip_export.quantization.calibration import Calibration
 
 FLOAT32 = 4  # bytes
+NOISE = 2  # pictures
 TEXT: tuple[TowerName, ...] = ("text",)  # the tower that students take from their teacher
-
-
-def teacher_tower(teacher: LoadedClip) -> TeacherTower:
-    """Return what shapes of students are shares of. Raises ModelError for a tower in stages."""
-    try:
-        shape = ClipShape.of(teacher.model.state_dict(), head_widths(teacher), towers=("image",))
-    except InheritanceError as error:
-        raise ModelError(f"teacher {teacher.name}: {error}") from None
-    image = shape.image
-    if image.kind == RESNET.name or image.parts:
-        raise ModelError(
-            f"teacher {teacher.name} has a {image.kind} image tower, and only shapes of vision "
-            "transformers are tried; write a configuration of your own for distill, or use another "
-            "teacher"
-        )
-    return TeacherTower(
-        ImageShape(
-            image.layers, image.width, mlp_ratio(image.width, image.neurons), teacher.image_size
-        ),
-        head_width=image.head_width,
-        patch=shape.patch,
-        embed_dim=teacher.embedding_dim,
-        channels=None if image.projects else image.width,
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +40,7 @@ class Meter:
     def cost(self, shape: ImageShape) -> Cost:
         """Return what a shape takes in int8. Raises ModelError, VerificationError."""
         from tinyclip_export.onnx_passes.exporter import export_image_tower
+        from tinyclip_export.quantization.float_form import is_mainly_convolutions
         from tinyclip_export.quantization.registry import recipes_for
         from tinyclip_export.quantization.tower_writer import TowerWriter
         from tinyclip_export.towers.factory import image_tower
@@ -84,9 +58,10 @@ class Meter:
             self.scratch,
             image_size=shape.image_size,
             form=ANY_INPUT,
-            calibration=_uncalibrated,
+            calibration=lambda: _calibration(student, self.scratch),
         )
-        writer.write("image", recipes_for("int8", preset, convolutional=False).image, target)
+        recipes = recipes_for("int8", preset, convolutional=is_mainly_convolutions(source))
+        writer.write("image", recipes.image, target)
         mb = target.stat().st_size / 1e6
         cost = Cost(self.beside + mb, milliseconds(target, shape.image_size))
         for path in (source, target):
@@ -143,8 +118,13 @@ def teacher_cost(teacher: LoadedClip) -> Cost:
         return Cost(path.stat().st_size / 1e6, milliseconds(path, teacher.image_size))
 
 
-def _uncalibrated() -> Calibration:
-    raise AssertionError("dynamic int8 measures no ranges")
+def _calibration(student: LoadedClip, folder: Path) -> Calibration:
+    """Return a few pictures of noise: ranges of activations change neither bytes nor times."""
+    from tinyclip_export.quantization.calibration import Calibration
+
+    shape = (NOISE, student.image_size, student.image_size, 3)
+    pictures = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    return Calibration(student, (list(pictures), ["a"] * NOISE), folder, eot=0)
 
 
 def milliseconds(path: Path, image_size: int) -> float:

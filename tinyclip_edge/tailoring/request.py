@@ -29,6 +29,7 @@ class TailorRequest:
     max_ms: float = 5.0
     minutes: float = 20.0
     candidates: int = 8
+    larger_patches: bool = False  # tried beside the teacher's
     form: str = CLASSIFIER
     general: str | None = None  # MODEL to compare with
     seed: int = 0

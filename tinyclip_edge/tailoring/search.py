@@ -36,7 +36,8 @@ class Candidates:
     def from_dict(cls, plain: Mapping[str, Any]) -> Candidates:
         """Return what ``as_dict`` has written."""
         costs = {
-            ImageShape(**row["shape"]): Cost(row["mb"], row["ms"]) for row in plain["candidates"]
+            ImageShape.from_dict(row["shape"]): Cost(row["mb"], row["ms"])
+            for row in plain["candidates"]
         }
         return cls(costs, Cost(**plain["teacher"]), plain["trims"])
 
@@ -56,7 +57,6 @@ def find_candidates(
     text_mb, trims = text_tower_cost(teacher, request.prompts)
     beside = text_mb if request.form == TOWERS else None
     whole = teacher_cost(teacher)
-    shapes = tower.shapes()
     with meter(teacher, tower, len(request.labels), beside) as scales:
 
         def exported(shape: ImageShape) -> Cost:
@@ -64,15 +64,17 @@ def find_candidates(
             say(f"{shape.name}: {cost.mb:.2f} MB, {cost.ms:.2f} ms")
             return cost
 
-        smallest = exported(shapes[-1])
-        check_reachable(shapes[-1], smallest, budget, request.teacher)
-        anchors = {shapes[0]: exported(shapes[0]), shapes[-1]: smallest}
+        ends = {shape: exported(shape) for shape in tower.smallest()}
+        smallest = min(ends, key=lambda shape: ends[shape].ratio(budget))
+        check_reachable(smallest, ends[smallest], budget, request.teacher)
+        anchors = {tower.shape: exported(tower.shape), **ends}
         model = CostModel.through(tower, anchors)
 
         def measured(shape: ImageShape) -> Cost:
             return anchors[shape] if shape in anchors else exported(shape)
 
-        costs = fitting(model, measured, budget, request.candidates) or {shapes[-1]: smallest}
+        costs = fitting(model, measured, budget, request.candidates)
+        costs = costs or {smallest: ends[smallest]}
     costs = dict(sorted(costs.items(), reverse=True))
     say(f"inside the budget: {', '.join(shape.name for shape in costs)}")
     return Candidates(costs, whole, trims)

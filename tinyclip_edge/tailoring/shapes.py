@@ -1,11 +1,15 @@
-"""Shapes of image towers that a teacher's can shrink to: depth, width, neurons, image size."""
+"""Shapes of image towers that a teacher's can shrink to: depth, width, neurons, image size, patch.
+
+A kind of tower is one TeacherTower, which says what of it can be cut and what a shape has.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 SHARES = (1.0, 0.75, 0.5, 0.375, 0.25)  # of the teacher's depth and width
 NEURON_SHARES = (1.0, 0.5, 0.25)  # of its neurons per channel
@@ -16,96 +20,110 @@ SIZE_SHARES = (1.0, 0.75, 0.5)  # of its image size
 class ImageShape:
     """Sizes of an image tower of one kind."""
 
-    layers: int
-    width: int
-    mlp_ratio: float  # neurons of a feed-forward block, over the width
+    layers: tuple[int, ...]  # blocks of each stage; a transformer has one stage
+    width: int  # channels of the first stage
+    mlp_ratio: float  # neurons of a feed-forward block over its width; 0: there are none
     image_size: int  # pixels
+    patch: int = 0  # pixels, where it is not the teacher's
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> ImageShape:
+        """Return the shape of JSON values."""
+        return cls(**{**plain, "layers": tuple(plain["layers"])})
 
     @property
     def neurons(self) -> int:
-        """Neurons of each feed-forward block."""
+        """Neurons of each feed-forward block, in the first stage."""
         return int(self.width * self.mlp_ratio)
 
     @property
     def name(self) -> str:
-        """A name for files, such as ``L3-W192-N384-S64``."""
-        return f"L{self.layers}-W{self.width}-N{self.neurons}-S{self.image_size}"
+        """A name for files, such as ``L3-W192-N384-S64`` or ``L3.4.6.3-W64-S224``."""
+        neurons = f"-N{self.neurons}" if self.mlp_ratio else ""
+        patch = f"-P{self.patch}" if self.patch else ""
+        layers = ".".join(map(str, self.layers))
+        return f"L{layers}-W{self.width}{neurons}-S{self.image_size}{patch}"
 
     def __str__(self) -> str:
-        return (
-            f"{self.layers} layers, width {self.width}, {self.neurons} neurons, "
-            f"{self.image_size} pixels"
-        )
+        neurons = f", {self.neurons} neurons" if self.mlp_ratio else ""
+        patch = f" in patches of {self.patch}" if self.patch else ""
+        layers = "+".join(map(str, self.layers))
+        return f"{layers} layers, width {self.width}{neurons}, {self.image_size} pixels{patch}"
 
     def covers(self, other: ImageShape) -> bool:
         """Whether this shape is at least as large as another one in everything."""
         return (
-            self.layers >= other.layers
+            all(ours >= theirs for ours, theirs in zip(self.layers, other.layers, strict=True))
             and self.width >= other.width
             and self.neurons >= other.neurons
             and self.image_size >= other.image_size
+            and self.patch <= other.patch
         )
+
+
+class Products(NamedTuple):
+    """Weights of a tower that are multiplied with each of so many positions."""
+
+    weights: int
+    positions: int
+    attended: int = 0  # multiply-accumulates without weights
 
 
 @dataclass(frozen=True, slots=True)
-class TeacherTower:
+class TeacherTower(ABC):
     """What the shapes are shares of."""
 
     shape: ImageShape
-    head_width: int
-    patch: int  # pixels of the picture's side to a position
     embed_dim: int
-    channels: int | None = None  # a width that must not change: a tower without projection
+    width_unit: int  # channels that are cut together; 0: the width stays
+    stride: int  # pixels of the picture's side to a position
+    larger_patches: tuple[int, ...] = ()  # pixels of those that are tried beside the teacher's
+
+    @abstractmethod
+    def settings(self, shape: ImageShape) -> dict[str, Any]:
+        """Return vision_cfg of a student: what differs from the teacher's."""
+
+    @abstractmethod
+    def products(self, shape: ImageShape) -> Iterator[Products]:
+        """Yield the matrices of a shape, those that are the same in all shapes left out."""
 
     def shapes(self) -> list[ImageShape]:
-        """Return all shapes, the teacher's own first, then in descending order.
+        """Return all shapes in descending order; those of the teacher's sizes are the first.
 
-        Widths are whole heads, image sizes whole patches; TinyCLIP found that layers are the
-        cheapest to lose, so no axis is left out, and each has at most five values.
+        Widths are whole units, image sizes whole strides, and all stages lose the same share of
+        their blocks; TinyCLIP found that layers are the cheapest to lose, so no axis is left out,
+        and each has at most five values.
         """
         whole = self.shape
-        widths = (
-            [self.channels]
-            if self.channels is not None
-            else _multiples(whole.width, SHARES, self.head_width)
-        )
+        depths = {tuple(max(1, int(b * share)) for b in whole.layers) for share in SHARES}
+        unit = self.width_unit
+        widths = multiples(whole.width, SHARES, unit) if unit else [whole.width]
+        sizes = multiples(whole.image_size, SIZE_SHARES, self.stride)
         shapes = {
-            ImageShape(layers, width, whole.mlp_ratio * neurons, image_size)
-            for layers, width, neurons, image_size in product(
-                _multiples(whole.layers, SHARES, 1),
-                widths,
-                NEURON_SHARES,
-                _multiples(whole.image_size, SIZE_SHARES, self.patch),
-            )
+            ImageShape(layers, width, whole.mlp_ratio * neurons, image_size, patch)
+            for layers, width, neurons, image_size in product(depths, widths, NEURON_SHARES, sizes)
+            for patch in (0, *self.larger_patches)
+            if patch == 0 or image_size % patch == 0
         }
         return sorted(shapes, reverse=True)
 
-    def settings(self, shape: ImageShape) -> dict[str, Any]:
-        """Return vision_cfg of a student: what differs from the teacher's."""
-        whole = self.shape
-        pairs = {
-            "layers": (shape.layers, whole.layers),
-            "width": (shape.width, whole.width),
-            "mlp_ratio": (shape.mlp_ratio, whole.mlp_ratio),
-            "image_size": (shape.image_size, whole.image_size),
-        }
-        return {key: value for key, (value, teacher) in pairs.items() if value != teacher}
+    def smallest(self) -> list[ImageShape]:
+        """Return the smallest shape, once for each of its patches."""
+        last = self.shapes()[-1]
+        return [shape for shape in self.shapes() if last.covers(shape)]
 
     def parameters(self, shape: ImageShape) -> int:
-        """Return the weights of a transformer of a shape: matrices, positions, projection."""
-        blocks = shape.layers * (4 * shape.width**2 + 2 * shape.width * shape.neurons)
-        around = 3 * self.patch**2 + self._positions(shape) + self.embed_dim
-        return blocks + shape.width * around
+        """Return the weights of a shape: matrices, positions, projection."""
+        return sum(each.weights for each in self.products(shape))
 
     def macs(self, shape: ImageShape) -> int:
         """Return the multiply-accumulates of one picture, with attention's products."""
-        positions = self._positions(shape)
-        block = 4 * shape.width**2 + 2 * shape.width * shape.neurons + 2 * positions * shape.width
-        stem = (positions - 1) * 3 * self.patch**2 * shape.width
-        return shape.layers * positions * block + stem + shape.width * self.embed_dim
+        return sum(each.weights * each.positions + each.attended for each in self.products(shape))
 
-    def _positions(self, shape: ImageShape) -> int:
-        return (shape.image_size // self.patch) ** 2 + 1
+    def changed(self, shape: ImageShape, **values: object) -> dict[str, Any]:
+        """Return those of a shape's ``values``, by their names, that differ from the teacher's."""
+        whole = self.shape
+        return {key: v for key, v in values.items() if getattr(shape, key) != getattr(whole, key)}
 
 
 def maximal(shapes: Iterable[ImageShape]) -> list[ImageShape]:
@@ -127,6 +145,6 @@ def spread(shapes: Sequence[ImageShape], count: int) -> list[ImageShape]:
     return [shapes[i * (len(shapes) - 1) // (count - 1)] for i in range(count)]
 
 
-def _multiples(whole: int, shares: Sequence[float], unit: int) -> list[int]:
+def multiples(whole: int, shares: Sequence[float], unit: int) -> list[int]:
     """Return shares of a size, rounded down to whole units, of which there is one at least."""
     return sorted({max(1, int(whole * share) // unit) * unit for share in shares}, reverse=True)

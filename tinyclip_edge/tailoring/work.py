@@ -30,7 +30,7 @@ TRAINING = "training"  # record of the training
 EXPORT = "export"  # record of the bundle, begun before it is
 REPORT = "report"  # record of a finished tailoring
 FREE = ("out", "minutes", "general")  # what may differ when a tailoring goes on
-VERSION = 1
+VERSION = 2
 OWN = (LOCK, "pictures.json", "candidates.json")  # left by a call that was killed at its start
 
 

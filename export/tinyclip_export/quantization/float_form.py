@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from tinyclip_export.onnx_passes.graph_utils import is_convolutional
 from tinyclip_export.onnx_passes.pointwise_products import pointwise_as_products
 from tinyclip_export.quantization.qdq_residual import (
     FEW_PRODUCTS,
@@ -50,6 +51,11 @@ def _first_width(model: Any) -> int:  # noqa: ANN401
     sizes = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
     first = next((node for node in model.graph.node if node.op_type == "Conv"), None)
     return sizes[first.input[1]][0] if first is not None and first.input[1] in sizes else 0
+
+
+def is_mainly_convolutions(source: Path) -> bool:
+    """Whether most weights of an image tower are in convolutions that are no products."""
+    return is_convolutional(source) and not is_mainly_products(source)
 
 
 def is_mainly_products(source: Path) -> bool:

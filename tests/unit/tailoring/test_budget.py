@@ -6,9 +6,10 @@ import pytest
 
 from tinyclip_edge.errors import ConfigError
 from tinyclip_edge.tailoring.budget import Budget, Cost, CostModel, check_reachable, fitting
-from tinyclip_edge.tailoring.shapes import ImageShape, TeacherTower
+from tinyclip_edge.tailoring.shapes import ImageShape
+from tinyclip_edge.tailoring.transformer_tower import TransformerTower
 
-TOWER = TeacherTower(ImageShape(6, 256, 4.0, 64), head_width=64, patch=16, embed_dim=256)
+TOWER = TransformerTower(ImageShape((6,), 256, 4.0, 64), embed_dim=256, width_unit=64, stride=16)
 
 
 def true_cost(shape: ImageShape) -> Cost:
@@ -22,7 +23,7 @@ def model() -> CostModel:
 
 
 def test_a_line_through_two_shapes_predicts_the_others():
-    shape = ImageShape(3, 192, 2.0, 64)
+    shape = ImageShape((3,), 192, 2.0, 64)
     # Blocks 3 * (4 + 2 * 2) * 192^2, patches 3 * 16^2 * 192, 17 positions, embedding.
     parameters = 884_736 + 147_456 + 3_264 + 49_152
     assert TOWER.parameters(shape) == parameters

@@ -10,22 +10,23 @@ import pytest
 
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.tailoring.budget import Cost
-from tinyclip_edge.tailoring.measure import meter, teacher_tower, text_tower_cost
+from tinyclip_edge.tailoring.measure import meter, text_tower_cost
 from tinyclip_edge.tailoring.request import TailorRequest
 from tinyclip_edge.tailoring.search import Candidates, check_disk, find_candidates
 from tinyclip_edge.tailoring.shapes import ImageShape
+from tinyclip_edge.tailoring.tower_kinds import teacher_tower
 
 
 def test_the_toy_teachers_tower(toy_teacher):
     tower = teacher_tower(toy_teacher)
-    assert tower.shape == ImageShape(layers=4, width=128, mlp_ratio=4.0, image_size=32)
-    assert (tower.head_width, tower.patch, tower.embed_dim, tower.channels) == (64, 8, 64, None)
+    assert tower.shape == ImageShape(layers=(4,), width=128, mlp_ratio=4.0, image_size=32)
+    assert (tower.width_unit, tower.stride, tower.embed_dim) == (64, 8, 64)
 
 
 @pytest.mark.slow
 def test_bytes_are_those_of_a_file_in_int8(toy_teacher):
     tower = teacher_tower(toy_teacher)
-    shape = ImageShape(2, 64, 2.0, 16)
+    shape = ImageShape((2,), 64, 2.0, 16)
     with meter(toy_teacher, tower, labels=10, text_mb=None) as scales:
         cost = scales.cost(shape)
         assert list(scales.scratch.glob("*.onnx")) == []

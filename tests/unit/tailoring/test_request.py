@@ -10,7 +10,7 @@ from PIL import Image
 import tinyclip_edge
 from tinyclip_edge.errors import BundleError, ConfigError, DataError, ModelError
 from tinyclip_edge.tailoring import pictures
-from tinyclip_edge.tailoring.work import REQUEST, WorkFolder
+from tinyclip_edge.tailoring.work import REQUEST, VERSION, WorkFolder
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_work_goes_on_with_the_request_it_was_begun_with(tmp_path):
     with work.held(request, resume=False):
         work.write("pictures", {})  # killed before the request was written: it begins again
     with work.held(request, resume=False):
-        work.write(REQUEST, {"version": 1, **request})
+        work.write(REQUEST, {"version": VERSION, **request})
     with pytest.raises(ConfigError, match="add --resume to go on with it"):
         work.check(request, resume=False)
     work.check({**request, "minutes": 40.0}, resume=True)

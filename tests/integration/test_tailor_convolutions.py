@@ -1,0 +1,90 @@
+"""Tailoring with teachers of convolutions: a ResNet and a FastViT, from pictures to a bundle."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tinyclip_edge
+from tinyclip_edge.runtime.classifier import EdgeClassifier
+from tinyclip_edge.starter import kit_path
+from tinyclip_edge.starter.kit import read_split
+
+CONCEPTS, EACH = 12, 4
+TEACHERS: dict[str, dict[str, Any]] = {
+    "ResNet": {"layers": [2, 1, 1, 1], "width": 16, "image_size": 64, "patch_size": None},
+    "FastViT": {
+        "timm_model_name": "fastvit_mci0", "timm_model_pretrained": False, "timm_pool": "avg",
+        "timm_proj": None, "layers": [1, 1, 2, 1], "width": 16, "image_size": 64,
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    """Four pictures of each of twelve concepts, and the labels."""
+    place = tmp_path_factory.mktemp("own")
+    by_concept: dict[str, list[bytes]] = defaultdict(list)
+    for sample in read_split(kit_path(), "train"):
+        by_concept[sample.concept].append(sample.webp)
+    names = sorted(by_concept, key=lambda name: -len(by_concept[name]))[:CONCEPTS]
+    for name in names:
+        folder = place / "pictures" / name.replace(" ", "_")
+        folder.mkdir(parents=True)
+        for number, webp in enumerate(by_concept[name][:EACH]):
+            (folder / f"{number}.webp").write_bytes(webp)
+    (place / "labels.txt").write_text("".join(f"{name}\n" for name in names))
+    return place
+
+
+def made_teacher(pictures: Path, kind: str) -> Path:
+    """Teach these pictures to a tower of convolutions, beside the starter teacher's text tower."""
+    run = pictures / kind / "teacher"
+    tinyclip_edge.distill(
+        {
+            "name": "teacher",
+            "teacher": {"model": "starter-teacher"},
+            "student": {"model": {"vision_cfg": TEACHERS[kind]}},
+            "inherit": {"image": "fresh", "text": "frozen"},
+            "loss": {"affinity": 1.0, "feature": 1000.0},
+            "data": {
+                "images": str(pictures / "pictures"),
+                "texts": str(pictures / "labels.txt"),
+            },
+            "optim": {"lr": 3e-3, "batch_size": 48, "steps": 200, "warmup": 0.1},
+        },
+        run,
+    )
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", TEACHERS)
+def test_a_teacher_of_convolutions_is_tailored(pictures, kind):
+    teacher = made_teacher(pictures, kind)
+    report = tinyclip_edge.tailor(
+        pictures / "pictures",
+        pictures / "labels.txt",
+        pictures / kind / "bundle",
+        work=pictures / kind / "work",
+        teacher=str(teacher),
+        max_mb=1.2,
+        max_ms=1e6,
+        minutes=0.1,
+        candidates=2,
+    )
+    entries = {entry.name: entry for entry in report.entries}
+    candidates = [entry for entry in report.entries if entry.kind == "candidate"]
+    assert len(candidates) == 2
+    assert all(entry.mb <= 1.2 < entries["teacher"].mb for entry in candidates)
+    assert report.winner.startswith("L") and report.winner.count(".") == 3
+    assert ("-N" in report.winner) == (kind == "FastViT")
+    assert entries["bundle"].mb <= 1.25
+    classifier = EdgeClassifier.load(pictures / kind / "bundle")
+    own = sorted((pictures / "pictures").rglob("*.webp"))
+    answers = [classifier.classify(picture)[0][0].replace(" ", "_") for picture in own]
+    right = sum(a == p.parent.name for a, p in zip(answers, own, strict=True))
+    assert right > 0.4 * len(own)  # 1 in 12 by chance

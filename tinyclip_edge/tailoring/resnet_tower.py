@@ -1,0 +1,56 @@
+"""Shapes of open_clip's ResNet: four stages of bottlenecks, twice as wide from one to the next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from tinyclip_edge.inheritance import ClipShape
+from tinyclip_edge.inheritance.shape import RESNET_GROWTH
+from tinyclip_edge.models import LoadedClip
+from tinyclip_edge.models.positions import RESNET_STRIDE
+from tinyclip_edge.tailoring.shapes import ImageShape, Products, TeacherTower
+
+
+@dataclass(frozen=True, slots=True)
+class ResNetTower(TeacherTower):
+    """A ResNet with attention pool."""
+
+    @classmethod
+    def of(cls, teacher: LoadedClip, shape: ClipShape) -> ResNetTower:
+        """Return the tower of a teacher; widths are whole heads of the pool, and even."""
+        image = shape.image
+        of_heads = image.head_width // math.gcd(image.head_width, RESNET_GROWTH)
+        return cls(
+            ImageShape(image.stages, image.width, 0, teacher.image_size),
+            teacher.embedding_dim,
+            math.lcm(2, of_heads),
+            RESNET_STRIDE,
+        )
+
+    def settings(self, shape: ImageShape) -> dict[str, Any]:
+        """Return vision_cfg of a student: what differs from the teacher's."""
+        return self.changed(
+            shape, layers=list(shape.layers), width=shape.width, image_size=shape.image_size
+        )
+
+    def products(self, shape: ImageShape) -> Iterator[Products]:
+        """Yield stem, stages and attention pool."""
+        width, side = shape.width, shape.image_size // 2
+        half = width // 2
+        yield Products(9 * (3 * half + half**2 + half * width), side**2)
+        side, incoming, inner = side // 2, width, width
+        for stage, blocks in enumerate(shape.layers):
+            outer, before = 4 * inner, side**2
+            side = side // 2 if stage else side
+            # The first block is reduced by its second convolution's pool, before the third.
+            yield Products(incoming * inner + 9 * inner**2, before)
+            yield Products(outer * inner + incoming * outer, side**2)
+            yield Products((blocks - 1) * (2 * outer * inner + 9 * inner**2), side**2)
+            incoming, inner = outer, 2 * inner
+        positions = side**2 + 1
+        yield Products(positions * incoming, 0)
+        yield Products(2 * incoming**2, positions)  # keys and values, of one query
+        yield Products(incoming**2 + incoming * self.embed_dim, 1, 2 * positions * incoming)
