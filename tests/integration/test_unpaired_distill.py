@@ -9,7 +9,7 @@ import torch
 
 from pair_shards import toy_samples
 from tinyclip_edge.config import make_config
-from tinyclip_edge.data import Batch
+from tinyclip_edge.data import Batch, open_source
 from tinyclip_edge.errors import ConfigError, TinyClipError
 from tinyclip_edge.models import create_student, load_clip, weights_hash
 from tinyclip_edge.train import distill
@@ -162,6 +162,42 @@ def test_a_feature_cache_holds_pictures_and_texts(unpaired, tmp_path, monkeypatc
     assert cached == pytest.approx(live, rel=1e-3)  # features of half precision
 
 
+@pytest.mark.parametrize(
+    "data",
+    [{}, {"memory_gb": 0.0}, pytest.param({"views": 2}, marks=pytest.mark.slow)],
+    ids=["in memory", "streamed", "views"],
+)
+def test_a_feature_cache_holds_all_of_a_mixture(
+    unpaired, shards, texts, tmp_path, monkeypatch, data
+):
+    """Pairs, pictures of their own, and pictures that are in both, with captions then."""
+    mix = [
+        {"pairs": str(shards / "train-0.tar.gz"), "weight": 3.0},
+        {"images": [str(shards / name) for name in ("train-0.tar.gz", "train-1.tar")],
+         "texts": texts},
+    ]  # fmt: skip
+    options = {"images": None, "texts": None, "mix": mix, **data}
+    distill(unpaired(**options), tmp_path / "live")
+    config = unpaired(**options, feature_cache=str(tmp_path / "cache"))
+    filled = cache_features(config, ProgressLines(Watcher()))
+    pairs = open_source(str(shards / "train-0.tar.gz"))
+    captions = {text for pair in pairs for text in pair.captions}
+    lines = len(set(Path(texts).read_text().splitlines()) - {""})
+    assert (filled.parts, filled.pictures) == (3, 96)
+    assert filled.captions == lines + len(captions)  # those of the other shard are ignored
+    assert cache_features(config, ProgressLines(Watcher())).computed == 0
+
+    def ask(*_):
+        raise AssertionError("the teacher was asked again")
+
+    monkeypatch.setattr(Teacher, "encode_images", ask)
+    monkeypatch.setattr(Teacher, "_texts", ask)
+    distill(config, tmp_path / "cached")
+    live, cached = losses(tmp_path / "live"), losses(tmp_path / "cached")
+    assert cached[1] == pytest.approx(live[1], rel=1e-3)  # features of half precision
+    assert cached == pytest.approx(live, rel=1e-2)  # which steps add up
+
+
 @pytest.mark.parametrize("data", [{}, {"memory_gb": 0.0}], ids=["in memory", "streamed"])
 def test_pictures_alone_teach_the_image_tower(unpaired, toy_teacher_folder, tmp_path, data):
     config = unpaired(texts=None, loss=FEATURE_LOSS, inherit={"text": "frozen"}, steps=12, **data)
@@ -238,10 +274,6 @@ def test_terms_that_need_pairs_are_refused_by_name(texts, loss):
         ({"data": {"train": "a", "val_images": "b"}}, "val_images needs texts to compare"),
         ({"data": {"train": "a", "val_texts": "b"}}, "val_texts are compared with val_images"),
         ({"data": {"mix": [{"images": "a"}]}}, "mix[1] has images without texts"),
-        (
-            {"data": {"mix": [{"pairs": "a"}], "feature_cache": "c"}},
-            "feature_cache does not go with mix",
-        ),
         (
             {"loss": FEATURE_LOSS, "inherit": {"text": "frozen", "plan": "importance"}},
             "measures importance for affinities of pictures and texts",

@@ -35,7 +35,7 @@ class DataConfig(Section):
     mix: list[SourceConfig] = Field(
         default_factory=list,
         description="Instead of train or images: sources that share every batch by their weights, "
-        "each in memory or all streamed; without feature_cache.",
+        "each in memory or all streamed.",
     )
     val: Patterns | None = Field(
         default=None,
@@ -179,8 +179,6 @@ class DataConfig(Section):
             raise ValueError(
                 f"{forms[0]} and {forms[1]} exclude each other; a mixture has all sources in mix"
             )
-        if self.mix and self.feature_cache is not None:
-            raise ValueError("feature_cache does not go with mix; set feature_cache=null")
         for number, source in enumerate(self.mix, 1):
             if not source.is_paired and source.texts is None:
                 raise ValueError(f"mix[{number}] has images without texts; give it texts")

@@ -11,6 +11,7 @@ from typing import Any
 
 from tinyclip_edge.data.cuts import Losses
 from tinyclip_edge.data.pairs import Pair, captions_of, concept_of
+from tinyclip_edge.data.source import RowsPart
 from tinyclip_edge.data.tables import PART
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.json_text import read_json_file
@@ -21,22 +22,12 @@ SUFFIX = ".json"
 
 
 @dataclass(frozen=True, slots=True)
-class CocoPart:
+class CocoPart(RowsPart):
     """A few hundred captioned images of a captions file."""
 
     folder: Path
     rows: tuple[tuple[str, tuple[str, ...]], ...]  # file name, captions
     fingerprint: str
-
-    @property
-    def pairs(self) -> int:
-        """Its images."""
-        return len(self.rows)
-
-    @property
-    def at_most(self) -> int:
-        """Its images."""
-        return len(self.rows)
 
     @property
     def size(self) -> None:

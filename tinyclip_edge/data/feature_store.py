@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError
 
 from tinyclip_edge.aside import NEW, clear_leftovers, work_folder
+from tinyclip_edge.data.cached_part import CachedPart
 from tinyclip_edge.data.feature_part import (
     BrokenPartError,
     PartFeatures,
@@ -29,7 +30,7 @@ from tinyclip_edge.data.feature_part import (
 from tinyclip_edge.data.features import TeacherFeatures
 from tinyclip_edge.data.marks import caption_mark, name_mark, part_mark, part_name
 from tinyclip_edge.data.memory import PairMemory
-from tinyclip_edge.data.pairs import Halves, Ints, Pair
+from tinyclip_edge.data.pairs import Halves, Ints
 from tinyclip_edge.data.selected_part import SelectedPart
 from tinyclip_edge.data.source import PairSource, Part
 from tinyclip_edge.data.texts import Texts
@@ -99,12 +100,21 @@ class FeatureStore:
         except (OSError, SafetensorError) as error:
             raise self._unwritable(error) from error
 
-    def give(self, parts: Sequence[Part], pairs: PairMemory, features: TeacherFeatures) -> None:
-        """Copy the features of ``parts``, and the seeds of their crops, to the pairs in memory."""
+    def give(
+        self, parts: Sequence[Part], memories: Sequence[PairMemory], features: TeacherFeatures
+    ) -> None:
+        """Copy the features of ``parts``, and the seeds of their crops, to the pairs in memory.
+
+        Those of several memories are one after the other in the tables.
+        """
         pictures: dict[bytes, list[int]] = {}
-        for number, mark in enumerate(pairs.marks):
+        texts: dict[bytes, list[int]] = {}
+        marks = (mark for pairs in memories for mark in pairs.marks)
+        for number, mark in enumerate(marks):
             pictures.setdefault(mark, []).append(number)
-        texts = {caption_mark(text): number for number, text in enumerate(pairs.captions)}
+        captions = (text for pairs in memories for text in pairs.captions)
+        for number, text in enumerate(captions):
+            texts.setdefault(caption_mark(text), []).append(number)
         for part in parts:
             cached = self.load(part)
             if cached is None:
@@ -119,12 +129,19 @@ class FeatureStore:
             ids = (numbers[:, None] * views + np.arange(views)).ravel()
             image = cached.image[rows].reshape(len(ids), cached.image.shape[2])
             features.image.set_rows(ids, torch.from_numpy(image))
-            if pairs.viewed is not None:
-                pairs.viewed.seeds[numbers] = cached.seeds[rows]
-            captions = (
-                (row, texts.get(mark.tobytes())) for row, mark in enumerate(cached.captions)
+            first = 0
+            for pairs in memories:
+                own = (first <= numbers) & (numbers < first + len(pairs))
+                if pairs.viewed is not None:
+                    pairs.viewed.seeds[numbers[own] - first] = cached.seeds[rows[own]]
+                first += len(pairs)
+            rows, ids = _columns(
+                [
+                    (row, at)
+                    for row, mark in enumerate(cached.captions)
+                    for at in texts.get(mark.tobytes(), ())
+                ]
             )
-            rows, ids = _columns([(row, at) for row, at in captions if at is not None])
             features.text.set_rows(ids, torch.from_numpy(cached.text[rows]))
 
     def attached(self, source: PairSource) -> PairSource:
@@ -211,39 +228,6 @@ class FeatureStore:
                 f"feature cache {self.folder} was made with other settings: "
                 f"{', '.join(differences)}; {CURE}"
             )
-
-
-@dataclass(frozen=True, slots=True)
-class CachedPart:
-    """A part whose pairs carry their cached features."""
-
-    part: Part
-    store: FeatureStore
-
-    @property
-    def fingerprint(self) -> str:
-        """The fingerprint of the part."""
-        return self.part.fingerprint
-
-    @property
-    def pairs(self) -> int | None:
-        """The number of pairs of the part."""
-        return self.part.pairs
-
-    @property
-    def at_most(self) -> int | None:
-        """The maximum number of pairs of the part."""
-        return self.part.at_most
-
-    @property
-    def size(self) -> int | None:
-        """The size of the part."""
-        return self.part.size
-
-    def __iter__(self) -> Iterator[Pair]:
-        cached = self.store.load(self.part)
-        for pair in self.part:
-            yield pair if cached is None else replace(pair, cached=cached.of(pair))
 
 
 def recipe_digest(recipe: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from tinyclip_edge.data.features import CachedRows
 from tinyclip_edge.data.memory import WHOLE, Batch, PairMemory
 from tinyclip_edge.data.stream import StreamingPairs, StreamPosition, check_stream_groups
 from tinyclip_edge.errors import ConfigError, DataError
@@ -192,6 +193,8 @@ class MixedPairs:
                 [b.caption_ids for b in batches],
                 [len(each.captions) for each in self.memories],
             ),
+            image_features=_cached([(b.image_features, row) for b, row in rows]),
+            text_features=_cached([(b.text_features, row) for b, row in rows]),
         )
 
     @property
@@ -215,6 +218,16 @@ class MixedPairs:
             assert part is not None  # of a source in memory
             ids[owners == number] = part + first
         return ids
+
+
+def _cached(rows: Sequence[tuple[CachedRows | None, int]]) -> CachedRows | None:
+    """Return rows of several sources' cached features as those of one batch."""
+    return CachedRows.of(
+        [
+            each.values[row].numpy() if each is not None and each.there[row] else None
+            for each, row in rows
+        ]
+    )
 
 
 TrainingPairs: TypeAlias = PairMemory | StreamingPairs | MixedPairs

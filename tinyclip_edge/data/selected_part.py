@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyclip_edge.data.pairs import Pair
-from tinyclip_edge.data.source import Part
+from tinyclip_edge.data.source import Part, RowsPart
 from tinyclip_edge.errors import DataError
 
 AGAIN = "select again"
@@ -26,7 +26,7 @@ class PartName:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SelectedPart:
+class SelectedPart(RowsPart):
     """Chosen pairs of a part."""
 
     whole: Part
@@ -41,16 +41,6 @@ class SelectedPart:
         """That of the whole part, with the rows."""
         digest = hashlib.sha256(self.rows.astype("<u4").tobytes()).hexdigest()[:16]
         return f"{self.whole.fingerprint} {digest}"
-
-    @property
-    def pairs(self) -> int:
-        """Number of its pairs."""
-        return len(self.rows)
-
-    @property
-    def at_most(self) -> int:
-        """Number of its pairs."""
-        return len(self.rows)
 
     @property
     def size(self) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -33,6 +33,23 @@ class Part(Protocol):
 
     def __iter__(self) -> Iterator[Pair]:
         """Read the pairs."""
+
+
+class RowsPart:
+    """A part that has a pair for each of its rows."""
+
+    __slots__ = ()
+    rows: Sized
+
+    @property
+    def pairs(self) -> int:
+        """Number of its pairs."""
+        return len(self.rows)
+
+    @property
+    def at_most(self) -> int:
+        """Number of its pairs."""
+        return len(self.rows)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,9 +27,9 @@ class Share:
 
     @classmethod
     def count(cls, indices: Indices, of: int) -> Share:
-        """Count the selected ``indices`` of an axis of ``of`` units."""
+        """Count the selected ``indices`` of an axis of ``of`` units, 0 if no tower inherits."""
         parts, selected = min(BINS, of), set(indices)
-        edges = [part * of // parts for part in range(parts + 1)]
+        edges = [part * of // max(1, parts) for part in range(parts + 1)]
         bins = tuple(
             round(sum(unit in selected for unit in range(low, high)) / (high - low), 2)
             for low, high in pairwise(edges)

@@ -103,7 +103,7 @@ def open_space(
         }
     )
     device = make_accelerator(config.run).device
-    return TeacherSpace(config, open_filler(config, source, device, _log.info))
+    return TeacherSpace(config, open_filler(config, (source,), device, _log.info))
 
 
 class _Watcher:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -122,7 +122,7 @@ def _load_all(
     teacher = make_teacher(config, teacher_clip, accelerator.device)
     crops = make_crops(data, teacher_clip)
     source = joined(sources)
-    filler = _filler(config, source, teacher, crops, observer)
+    filler = _filler(config, sources, teacher, crops, observer)
     observer.on_message(f"teacher {teacher.name}, student {first.clip.name}, reading {source.name}")
     pairs = open_pairs(config, sources, teacher, filler, observer, shrink=finetune is not None)
     if finetune is not None:
@@ -181,7 +181,7 @@ def make_teacher(config: RunConfig, first: LoadedClip, device: torch.device) -> 
 
 def _filler(
     config: RunConfig,
-    source: PairSource,
+    sources: Sequence[PairSource],
     teacher: Teacher,
     crops: Crops | None,
     observer: Observer,
@@ -189,7 +189,7 @@ def _filler(
     """Return the filler of the feature cache; None without one, or if no term uses the teacher."""
     if not any(entry.uses_teacher for entry in config.loss.active.values()):
         return None
-    return make_filler(config.data, source, teacher, crops, observer.on_message)
+    return make_filler(config.data, sources, teacher, crops, observer.on_message)
 
 
 def _open_validation(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,10 +16,9 @@ from tinyclip_edge.collection.embed_engines import Outcome, embed_on_cluster
 from tinyclip_edge.collection.failed_units import MOST_FAILED, failed_units
 from tinyclip_edge.collection.shard_units import Unit, with_losses
 from tinyclip_edge.config import RunConfig
-from tinyclip_edge.data import PairSource, open_training
+from tinyclip_edge.data import PairSource, open_sources
 from tinyclip_edge.data.cuts import Losses
 from tinyclip_edge.data.marks import part_mark, part_name
-from tinyclip_edge.data.texts import open_texts
 from tinyclip_edge.errors import MissingExtraError
 from tinyclip_edge.models import load_clip
 from tinyclip_edge.paths import expanded, is_folder
@@ -53,20 +52,23 @@ def cache_features(
     distributed = DistributedContext()
     own = watcher if distributed.main else ProgressLines(Silent())
     with distributed.agreed():
-        source = open_training(config.data)
-        filler = open_filler(config, source, device, own.on_message)
+        sources = open_sources(config.data)
+        filler = open_filler(config, sources, device, own.on_message)
     if cluster is not None:
         return fill_on_cluster(config, filler, cluster, watcher)
     return filler.fill(distributed, own, thorough=True)
 
 
 def open_filler(
-    config: RunConfig, source: PairSource, device: torch.device, warn: Callable[[str], None]
+    config: RunConfig,
+    sources: Sequence[PairSource],
+    device: torch.device,
+    warn: Callable[[str], None],
 ) -> FeatureCacheFiller:
     """Load the teachers of a configuration that has a feature cache. Raises as cache_features."""
     clip = load_clip(config.teacher.model, config.teacher.pretrained)
     teacher = make_teacher(config, clip, device)
-    filler = make_filler(config.data, source, teacher, make_crops(config.data, clip), warn)
+    filler = make_filler(config.data, sources, teacher, make_crops(config.data, clip), warn)
     assert filler is not None  # check_cached has verified both conditions
     return filler
 
@@ -85,7 +87,7 @@ def fill_on_cluster(
     estimate = filler.begin(missing, 1, watcher)
     parts = [filler.parts[number] for number in missing]
     units = [Unit(part_name(p), part_mark(p), (with_losses(p, Losses()),)) for p in parts]
-    task = CacheTask(_with_absolute_paths(config).model_dump_json())
+    task = CacheTask(_with_absolute_paths(config).model_dump_json(), filler.captionless)
     total, failed = Computed(), list[Outcome[Computed]]()
     try:
         with closing(embed_on_cluster(task, units, address)) as outcomes:  # type: ignore[type-var]
@@ -111,11 +113,12 @@ class CacheTask:
     """Computes the features of parts wherever it is sent."""
 
     config: str  # JSON
+    captionless: frozenset[str]  # as a filler's
 
     def run(self, unit: Unit) -> Computed:
         """Compute and store the features of the parts of a unit. Raises TinyClipError."""
         with _LOADING:  # threads of a worker share the teacher
-            filler = _filler(self.config)
+            filler = _filler(self.config, self.captionless)
         total = Computed()
         for part in unit.parts:
             total = total.plus(filler.compute(part, lambda _: None))
@@ -126,11 +129,11 @@ _LOADING = threading.Lock()
 
 
 @lru_cache(maxsize=1)
-def _filler(config: str) -> FeatureCacheFiller:
+def _filler(config: str, captionless: frozenset[str]) -> FeatureCacheFiller:
     run = RunConfig.model_validate_json(config)
     device = make_accelerator(run.run).device
-    texts = None if run.data.train is not None else open_texts(None)  # parts bring their own
-    return open_filler(run, PairSource("", (), texts=texts), device, lambda _: None)
+    filler = open_filler(run, (), device, lambda _: None)  # units bring their parts
+    return replace(filler, captionless=captionless)
 
 
 def _with_absolute_paths(config: RunConfig) -> RunConfig:

@@ -9,7 +9,7 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from tinyclip_edge.config import RunConfig
-from tinyclip_edge.data import PairMemory, TeacherFeatures, TrainingPairs
+from tinyclip_edge.data import TeacherFeatures, TrainingPairs
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.models import LoadedClip
 from tinyclip_edge.train.distributed import DistributedContext
@@ -89,10 +89,10 @@ class Setup:
 
         Raises DataError if the processes do not see the same cache.
         """
-        if self.filler is None or self.features is None or not isinstance(self.pairs, PairMemory):
+        if self.filler is None or self.features is None or not self.pairs.memories:
             return
         store = self.filler.store
-        store.give(self.filler.parts, self.pairs, self.features)
+        store.give(self.filler.parts, self.pairs.memories, self.features)
         if not self._is_same_everywhere(self.features):
             raise DataError(
                 f"feature cache {store.folder} is not the same for all processes; put it on a "

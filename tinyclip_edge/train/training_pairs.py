@@ -16,7 +16,7 @@ from tinyclip_edge.data import (
     TrainingPairs,
     joined,
 )
-from tinyclip_edge.data.feature_store import CachedPart
+from tinyclip_edge.data.cached_part import CachedPart
 from tinyclip_edge.data.marks import part_mark
 from tinyclip_edge.data.mixture import mixed
 from tinyclip_edge.models import LoadedClip

@@ -36,6 +36,7 @@ def test_shares_are_of_equal_parts_front_to_back():
     assert Share.count((0, 2, 3), 128).bins[0] == 0.75
     odd = Share.count(tuple(range(100)), 100)  # parts of 3 and 4
     assert odd.bins == (1,) * 32
+    assert Share.count((), 0) == Share(0, 0, ())  # the embedding, where no tower inherits
 
 
 def test_a_resnet_names_stage_and_block():

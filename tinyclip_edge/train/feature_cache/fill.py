@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -27,13 +27,14 @@ from tinyclip_edge.data import (
     PartFeatures,
 )
 from tinyclip_edge.data.feature_part import Bytes
-from tinyclip_edge.data.marks import MARK, caption_mark, sample_mark
+from tinyclip_edge.data.marks import MARK, caption_mark, part_mark, sample_mark
 from tinyclip_edge.data.pairs import Halves, Pair
 from tinyclip_edge.data.source import Part
 from tinyclip_edge.data.texts import TextsPart
 from tinyclip_edge.errors import DataError
 from tinyclip_edge.paths import expanded
 from tinyclip_edge.train.distributed import DistributedContext
+from tinyclip_edge.train.feature_cache.parts import parts_to_cache
 from tinyclip_edge.train.feature_cache.progress import (
     CacheResult,
     Computed,
@@ -54,21 +55,17 @@ class FeatureCacheFiller:
     """Computes and stores the features of teachers, each part of a source once."""
 
     store: FeatureStore
-    source: PairSource
+    sources: tuple[PairSource, ...]
     teacher: Teacher
     crops: Crops | None
     workers: int  # decoding threads
+    parts: tuple[Part, ...]  # of the sources, and their texts that belong to no picture
+    captionless: frozenset[str]  # marks of parts whose captions are ignored
 
     @property
     def batch(self) -> int:
         """Pictures, or captions, per forward pass of the teachers."""
         return BATCH[self.teacher.device.type]
-
-    @property
-    def parts(self) -> tuple[Part, ...]:
-        """Those of the source, then its texts that belong to no picture."""
-        texts = self.source.texts
-        return (*self.source.parts, *(() if texts is None else texts.parts))
 
     @property
     def views(self) -> int:
@@ -117,13 +114,14 @@ class FeatureCacheFiller:
     def estimate(self, missing: Sequence[int], processes: int) -> Estimate:
         """Count the pairs of parts, and time the teachers on a few of them."""
         parts = tuple(self.parts[number] for number in missing)
-        count = PairSource(self.source.name, parts).count().pairs
+        count = PairSource("", parts).count().pairs
         texts = [text for part in parts if isinstance(part, TextsPart) for text in part.texts]
         sample = list(islice(parts[0], WARMUP + MEASURED))
-        self._features(sample[:WARMUP], lambda _: None)
+        captioned = self._is_captioned(parts[0])
+        self._features(sample[:WARMUP], lambda _: None, captioned=captioned)
         pairs = sample[-MEASURED:]
         began = time.perf_counter()
-        features = self._features(pairs, lambda _: None)
+        features = self._features(pairs, lambda _: None, captioned=captioned)
         seconds = time.perf_counter() - began
         measured = max(1, len(pairs))  # 0 if all pairs of a part are faulty
         seconds *= count / measured
@@ -159,7 +157,8 @@ class FeatureCacheFiller:
 
     def compute(self, part: Part, on_pairs: Callable[[int], None]) -> Computed:
         """Compute and store the features of a part. Raises DataError."""
-        features = self._features(part, on_pairs)
+        texts = part.texts if isinstance(part, TextsPart) else ()
+        features = self._features(part, on_pairs, texts, captioned=self._is_captioned(part))
         self.store.save(part, features)
         return Computed(
             1, len(features.samples), len(features.captions), features.bad, features.nbytes
@@ -180,16 +179,29 @@ class FeatureCacheFiller:
             raise interrupted_fill(self.store.folder, totals.parts) from None
         return totals
 
+    def _is_captioned(self, part: Part) -> bool:
+        return part_mark(part) not in self.captionless
+
     def _features(
-        self, pairs: Sequence[Pair] | Part, on_pairs: Callable[[int], None]
+        self,
+        pairs: Iterable[Pair],
+        on_pairs: Callable[[int], None],
+        own_texts: Iterable[str] = (),
+        *,
+        captioned: bool,
     ) -> PartFeatures:
-        """Compute the features of all pictures in order, then of every distinct caption."""
+        """Compute the features of all pictures in order, then of every distinct text.
+
+        These are ``own_texts``, and captions of pairs that are ``captioned``.
+        """
         marks: list[bytes] = []
         seeds: list[list[int]] = []
         images: list[Halves] = []
-        texts = dict.fromkeys(pairs.texts if isinstance(pairs, TextsPart) else ())
+        texts = dict.fromkeys(own_texts)
         undecodable = 0
-        for chunk in self._decoded(iter(pairs), texts):
+        for chunk in self._decoded(iter(pairs)):
+            if captioned:
+                texts.update(dict.fromkeys(text for pair, _ in chunk for text in pair.captions))
             decoded = [(pair, image) for pair, image in chunk if image is not None]
             undecodable += len(chunk) - len(decoded)
             marks += [sample_mark(pair) for pair, _ in decoded]
@@ -217,16 +229,12 @@ class FeatureCacheFiller:
             undecodable,
         )
 
-    def _decoded(
-        self, pairs: Iterator[Pair], texts: dict[str, None]
-    ) -> Iterator[list[tuple[Pair, Tensor | None]]]:
+    def _decoded(self, pairs: Iterator[Pair]) -> Iterator[list[tuple[Pair, Tensor | None]]]:
         """Yield pairs with their pictures ``[V, 3, H, W]``, decoding the next ones meanwhile."""
         size = max(1, self.batch // self.views)
         waiting: deque[list[tuple[Pair, Future[Tensor | None]]]] = deque()
         with ThreadPoolExecutor(self.workers) as pool:
             while chunk := list(islice(pairs, size)):
-                if self.source.texts is None:
-                    texts.update(dict.fromkeys(text for pair in chunk for text in pair.captions))
                 waiting.append([(pair, pool.submit(self._decode, pair)) for pair in chunk])
                 if len(waiting) > 1:
                     yield [(pair, future.result()) for pair, future in waiting.popleft()]
@@ -242,7 +250,7 @@ class FeatureCacheFiller:
 
 def make_filler(
     data: DataConfig,
-    source: PairSource,
+    sources: Sequence[PairSource],
     teacher: Teacher,
     crops: Crops | None,
     warn: Callable[[str], None],
@@ -254,7 +262,10 @@ def make_filler(
     if data.feature_cache is None or not data.cache_teacher:
         return None
     store = FeatureStore(Path(expanded(data.feature_cache)), teacher.recipe(crops), warn)
-    return FeatureCacheFiller(store, source, teacher, crops, data.workers)
+    parts, captionless = parts_to_cache(sources)
+    return FeatureCacheFiller(
+        store, tuple(sources), teacher, crops, data.workers, parts, captionless
+    )
 
 
 def _halves(features: Tensor) -> Halves:

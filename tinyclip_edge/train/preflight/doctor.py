@@ -244,9 +244,11 @@ def _cache_bytes(filler: FeatureCacheFiller, source: SourceCheck) -> int:
 
 def _captions(filler: FeatureCacheFiller, source: SourceCheck) -> float:
     """Return the number of distinct captions, or of texts of no picture, per pair."""
-    if (texts := filler.source.texts) is not None:
-        return len(texts) / max(1, source.count.pairs)
-    return source.captions.distinct / max(1, source.sampled)
+    texts = sum(len(each.texts) for each in filler.sources if each.texts is not None)
+    if all(each.texts is not None for each in filler.sources):
+        return texts / max(1, source.count.pairs)
+    captions = source.captions.distinct / max(1, source.sampled)
+    return captions + texts / max(1, source.count.pairs)
 
 
 def _training_seconds(step: StepCheck, steps: int, missing: int, *, ahead: bool) -> float:
