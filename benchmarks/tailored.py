@@ -88,7 +88,7 @@ def write_pairs(domain: Domain, table: Path, out: Path) -> int:
 def general_shape() -> ImageShape:
     """Return the image tower of the general student."""
     from tinyclip_edge.models import load_clip
-    from tinyclip_edge.tailoring.measure import teacher_tower
+    from tinyclip_edge.tailoring.tower_kinds import teacher_tower
 
     return teacher_tower(load_clip("starter-50", allow_random=True)).shape
 
@@ -96,7 +96,8 @@ def general_shape() -> ImageShape:
 def general_mb(labels: int) -> float:
     """Return megabytes of a general student's classifier."""
     from tinyclip_edge.models import load_clip
-    from tinyclip_edge.tailoring.measure import meter, teacher_tower
+    from tinyclip_edge.tailoring.measure import meter
+    from tinyclip_edge.tailoring.tower_kinds import teacher_tower
 
     teacher = load_clip(TEACHER)
     with meter(teacher, teacher_tower(teacher), labels, None) as scales:

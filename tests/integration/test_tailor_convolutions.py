@@ -21,6 +21,8 @@ TEACHERS: dict[str, dict[str, Any]] = {
         "timm_proj": None, "layers": [1, 1, 2, 1], "width": 16, "image_size": 64,
     },
 }  # fmt: skip
+# Megabytes into which a student of the teacher's shape fits in int8, but not the teacher in fp32.
+BUDGETS = {"ResNet": 3.0, "FastViT": 1.2}
 
 
 @pytest.fixture(scope="module")
@@ -71,18 +73,18 @@ def test_a_teacher_of_convolutions_is_tailored(pictures, kind):
         pictures / kind / "bundle",
         work=pictures / kind / "work",
         teacher=str(teacher),
-        max_mb=1.2,
+        max_mb=BUDGETS[kind],
         max_ms=1e6,
         minutes=0.1,
         candidates=2,
     )
     entries = {entry.name: entry for entry in report.entries}
     candidates = [entry for entry in report.entries if entry.kind == "candidate"]
-    assert len(candidates) == 2
-    assert all(entry.mb <= 1.2 < entries["teacher"].mb for entry in candidates)
+    assert len({entry.name for entry in candidates}) == 2
+    assert all(entry.mb <= BUDGETS[kind] < entries["teacher"].mb for entry in candidates)
     assert report.winner.startswith("L") and report.winner.count(".") == 3
     assert ("-N" in report.winner) == (kind == "FastViT")
-    assert entries["bundle"].mb <= 1.25
+    assert entries["bundle"].mb <= 1.05 * BUDGETS[kind]
     classifier = EdgeClassifier.load(pictures / kind / "bundle")
     own = sorted((pictures / "pictures").rglob("*.webp"))
     answers = [classifier.classify(picture)[0][0].replace(" ", "_") for picture in own]

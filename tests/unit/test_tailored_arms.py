@@ -13,8 +13,9 @@ from tinyclip_edge.config import dump_config, load_config
 from tinyclip_edge.tailoring.agreement import Agreement
 from tinyclip_edge.tailoring.recipes import run_config
 from tinyclip_edge.tailoring.request import TailorRequest
-from tinyclip_edge.tailoring.shapes import ImageShape, TeacherTower
+from tinyclip_edge.tailoring.shapes import ImageShape
 from tinyclip_edge.tailoring.successive_halving import SuccessiveHalving
+from tinyclip_edge.tailoring.transformer_tower import TransformerTower
 from tinyclip_edge.tailoring.work import WorkFolder
 
 
@@ -41,8 +42,10 @@ def domain(benchmark_module, tmp_path):
 @pytest.fixture
 def of_arm(benchmark_module, domain, tmp_path):
     """A function from arm to run configuration, over that of a tailored run of 300 pictures."""
-    shape = ImageShape(2, 128, 2.0, 64)
-    tower = TeacherTower(ImageShape(6, 256, 4.0, 64), head_width=64, patch=16, embed_dim=256)
+    shape = ImageShape((2,), 128, 2.0, 64)
+    tower = TransformerTower(
+        ImageShape((6,), 256, 4.0, 64), embed_dim=256, width_unit=64, stride=16
+    )
     request = TailorRequest(tmp_path, ("red apple", "bread"), "starter-teacher", tmp_path / "out")
     config = run_config(request, WorkFolder(tmp_path), tower, shape, pictures=300, steps=40)
     path = tmp_path / "shape.yaml"
