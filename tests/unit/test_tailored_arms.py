@@ -15,7 +15,7 @@ from tinyclip_edge.tailoring.recipes import run_config
 from tinyclip_edge.tailoring.request import TailorRequest
 from tinyclip_edge.tailoring.shapes import ImageShape
 from tinyclip_edge.tailoring.successive_halving import SuccessiveHalving
-from tinyclip_edge.tailoring.transformer_tower import TransformerTower
+from tinyclip_edge.tailoring.transformer_tower import TeacherTransformer
 from tinyclip_edge.tailoring.work import WorkFolder
 
 
@@ -43,7 +43,7 @@ def domain(benchmark_module, tmp_path):
 def of_arm(benchmark_module, domain, tmp_path):
     """A function from arm to run configuration, over that of a tailored run of 300 pictures."""
     shape = ImageShape((2,), 128, 2.0, 64)
-    tower = TransformerTower(
+    tower = TeacherTransformer(
         ImageShape((6,), 256, 4.0, 64), embed_dim=256, width_unit=64, stride=16
     )
     request = TailorRequest(tmp_path, ("red apple", "bread"), "starter-teacher", tmp_path / "out")

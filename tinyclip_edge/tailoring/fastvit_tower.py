@@ -18,7 +18,7 @@ SMALL, LARGE = 3**2, 7**2  # weights of a channel of the convolutions by groups
 
 
 @dataclass(frozen=True, slots=True)
-class FastVitTower(TeacherTower):
+class TeacherFastVit(TeacherTower):
     """A FastViT whose stages keep the ratios of their widths, and of their neurons."""
 
     widths: tuple[int, ...] = ()  # of the teacher's stages
@@ -28,7 +28,7 @@ class FastVitTower(TeacherTower):
     squeezed: float = 0  # those inside its squeeze-and-excite to its own
 
     @classmethod
-    def of(cls, teacher: LoadedClip, shape: ClipShape) -> FastVitTower:
+    def of(cls, teacher: LoadedClip, shape: ClipShape) -> TeacherFastVit:
         """Return the tower of a teacher; widths are whole heads in stages that have some."""
         trunk: Any = teacher.model.get_submodule("visual.trunk")
         sizes, image = FastVitSizes.of(trunk), shape.image

@@ -15,11 +15,11 @@ from tinyclip_edge.tailoring.shapes import ImageShape, Products, TeacherTower
 
 
 @dataclass(frozen=True, slots=True)
-class ResNetTower(TeacherTower):
+class TeacherResNet(TeacherTower):
     """A ResNet with attention pool."""
 
     @classmethod
-    def of(cls, teacher: LoadedClip, shape: ClipShape) -> ResNetTower:
+    def of(cls, teacher: LoadedClip, shape: ClipShape) -> TeacherResNet:
         """Return the tower of a teacher; widths are whole heads of the pool, and even."""
         image = shape.image
         of_heads = image.head_width // math.gcd(image.head_width, RESNET_GROWTH)

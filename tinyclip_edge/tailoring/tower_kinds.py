@@ -12,16 +12,19 @@ from tinyclip_edge.inheritance.open_clip_kinds import POOLED_VIT, RESNET, VIT
 from tinyclip_edge.inheritance.timm_kinds import TIMM_STEM_VIT, TIMM_VIT, VITAMIN
 from tinyclip_edge.models import LoadedClip
 from tinyclip_edge.models.head_widths import head_widths
-from tinyclip_edge.tailoring.fastvit_tower import FastVitTower
-from tinyclip_edge.tailoring.resnet_tower import ResNetTower
+from tinyclip_edge.tailoring.fastvit_tower import TeacherFastVit
+from tinyclip_edge.tailoring.resnet_tower import TeacherResNet
 from tinyclip_edge.tailoring.shapes import TeacherTower
-from tinyclip_edge.tailoring.transformer_tower import TransformerTower
+from tinyclip_edge.tailoring.transformer_tower import TeacherTransformer
 
-Kind = type[TransformerTower] | type[ResNetTower] | type[FastVitTower]
+Kind = type[TeacherTransformer] | type[TeacherResNet] | type[TeacherFastVit]
 KINDS: Mapping[str, Kind] = {
-    RESNET.name: ResNetTower,
-    FASTVIT.name: FastVitTower,
-    **{kind.name: TransformerTower for kind in (VIT, POOLED_VIT, TIMM_VIT, TIMM_STEM_VIT, VITAMIN)},
+    RESNET.name: TeacherResNet,
+    FASTVIT.name: TeacherFastVit,
+    **{
+        kind.name: TeacherTransformer
+        for kind in (VIT, POOLED_VIT, TIMM_VIT, TIMM_STEM_VIT, VITAMIN)
+    },
 }
 
 

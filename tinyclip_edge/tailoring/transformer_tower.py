@@ -18,11 +18,11 @@ PATCH_SHARES = (1.5, 2.0)  # of the teacher's patch
 
 
 @dataclass(frozen=True, slots=True)
-class TransformerTower(TeacherTower):
+class TeacherTransformer(TeacherTower):
     """A vision transformer: its stride is its patch."""
 
     @classmethod
-    def of(cls, teacher: LoadedClip, shape: ClipShape) -> TransformerTower:
+    def of(cls, teacher: LoadedClip, shape: ClipShape) -> TeacherTransformer:
         """Return the tower of a teacher; one whose stem is convolutions keeps these.
 
         Widths are whole heads, of the tower's attention pool too.

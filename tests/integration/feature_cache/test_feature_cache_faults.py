@@ -21,11 +21,11 @@ def test_a_fill_that_is_killed_goes_on(run, cache, tmp_path, monkeypatch):
     compute = FeatureCacheFiller._features
     requested_parts = []
 
-    def second_dies(filler, pairs, progress):
+    def second_dies(filler, pairs, *others, **options):
         requested_parts.append(pairs)
         if len(requested_parts) == 4:  # two for the estimate, then the parts
             raise KilledError
-        return compute(filler, pairs, progress)
+        return compute(filler, pairs, *others, **options)
 
     monkeypatch.setattr(FeatureCacheFiller, "_features", second_dies)
     with pytest.raises(KilledError):

@@ -7,9 +7,9 @@ import pytest
 from tinyclip_edge.errors import ConfigError
 from tinyclip_edge.tailoring.budget import Budget, Cost, CostModel, check_reachable, fitting
 from tinyclip_edge.tailoring.shapes import ImageShape
-from tinyclip_edge.tailoring.transformer_tower import TransformerTower
+from tinyclip_edge.tailoring.transformer_tower import TeacherTransformer
 
-TOWER = TransformerTower(ImageShape((6,), 256, 4.0, 64), embed_dim=256, width_unit=64, stride=16)
+TOWER = TeacherTransformer(ImageShape((6,), 256, 4.0, 64), embed_dim=256, width_unit=64, stride=16)
 
 
 def true_cost(shape: ImageShape) -> Cost:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tinyclip_edge.tailoring.shapes import ImageShape, maximal, spread
-from tinyclip_edge.tailoring.transformer_tower import TransformerTower
+from tinyclip_edge.tailoring.transformer_tower import TeacherTransformer
 
-VIT_B_32 = TransformerTower(
+VIT_B_32 = TeacherTransformer(
     ImageShape((12,), 768, 4.0, 224), embed_dim=512, width_unit=64, stride=32
 )
-SMALL = TransformerTower(ImageShape((2,), 128, 4.0, 64), embed_dim=64, width_unit=64, stride=16)
+SMALL = TeacherTransformer(ImageShape((2,), 128, 4.0, 64), embed_dim=64, width_unit=64, stride=16)
 SMALL_CFG = {
     "embed_dim": 64,
     "vision_cfg": {"image_size": 64, "patch_size": 16, "width": 128, "layers": 2, "head_width": 64},
@@ -29,13 +29,17 @@ def test_shapes_are_whole_heads_and_whole_patches():
 
 
 def test_a_tiny_teacher_has_a_layer_and_a_head_at_least():
-    tower = TransformerTower(ImageShape((1,), 64, 2.0, 32), embed_dim=32, width_unit=64, stride=32)
+    tower = TeacherTransformer(
+        ImageShape((1,), 64, 2.0, 32), embed_dim=32, width_unit=64, stride=32
+    )
     assert {(s.layers, s.width, s.image_size) for s in tower.shapes()} == {((1,), 64, 32)}
     assert {shape.neurons for shape in tower.shapes()} == {128, 64, 32}
 
 
 def test_a_width_without_projection_stays():
-    tower = TransformerTower(ImageShape((4,), 256, 4.0, 64), embed_dim=256, width_unit=0, stride=16)
+    tower = TeacherTransformer(
+        ImageShape((4,), 256, 4.0, 64), embed_dim=256, width_unit=0, stride=16
+    )
     assert {shape.width for shape in tower.shapes()} == {256}
 
 

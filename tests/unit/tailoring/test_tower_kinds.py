@@ -10,13 +10,13 @@ from tinyclip_edge.errors import ModelError
 from tinyclip_edge.families.siblings import SIBLINGS
 from tinyclip_edge.models import create_student, inherit_student
 from tinyclip_edge.models.cost import model_cost
-from tinyclip_edge.tailoring.fastvit_tower import FastVitTower
-from tinyclip_edge.tailoring.resnet_tower import ResNetTower
+from tinyclip_edge.tailoring.fastvit_tower import TeacherFastVit
+from tinyclip_edge.tailoring.resnet_tower import TeacherResNet
 from tinyclip_edge.tailoring.shapes import ImageShape
 from tinyclip_edge.tailoring.tower_kinds import teacher_tower
 
-RN50 = ResNetTower(ImageShape((3, 4, 6, 3), 64, 0, 224), embed_dim=1024, width_unit=2, stride=32)
-MCI0 = FastVitTower(
+RN50 = TeacherResNet(ImageShape((3, 4, 6, 3), 64, 0, 224), embed_dim=1024, width_unit=2, stride=32)
+MCI0 = TeacherFastVit(
     ImageShape((2, 6, 10, 2), 64, 3.0, 256), 512, 4, 32, widths=(64, 128, 256, 512),
     ratios=(3.0,) * 4, attends=(False, False, False, True), final_ratio=2, squeezed=1 / 16,
 )  # fmt: skip
