@@ -28,6 +28,12 @@ def test_no_two_classes_have_one_name():
     assert [name for name, count in names.items() if count > 1] == []
 
 
+def test_no_two_test_files_have_one_name():
+    """pytest imports them by their names alone, and leaves the second one out."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
+
+
 def test_applications_to_start_from_stay_small():
     kinds = {".c", ".h", ".kt", ".js", ".mjs"}
     for name in ("c", "android", "node", "react-native"):

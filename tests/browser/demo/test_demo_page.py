@@ -174,8 +174,10 @@ def test_pictures_of_one_s_own_are_searched(page, tmp_path):
 
 def test_measure_and_take_the_figures_away(page):
     open_tab(page, "Measure")
+    page.wait_for_selector("#get-json:not([disabled])")  # of the tab's own measurement
     page.click("#measure-button")
-    page.wait_for_selector("#measured .tc-progress, #measured .tc-figures")
+    page.wait_for_selector("#get-json[disabled]")
+    page.wait_for_selector("#get-json:not([disabled])")
     page.wait_for_selector("#measured .tc-figures")
     text = page.inner_text("#measured")
     assert page.locator("#measured .tc-figures tbody tr").count() == 3
