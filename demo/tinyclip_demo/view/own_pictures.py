@@ -159,7 +159,8 @@ def _pair(result: AnswerComparison, place: int, gallery: Gallery) -> str:
             facts += " · unknown"
         same = bool(answers.first[place] == first.first[place])
         label = result.labels[answers.first[place]]
-        cells.append(answer_cell(answers.number, same, ("the same", "another"), label, facts))
+        marks = ("the same", "another")
+        cells.append(answer_cell(answers.number, same, marks, label, facts, signs="=≠"))
     apart = float(result.divergence[place])
     return pair_row(gallery.thumbnail(row), gallery.captions[row], cells, apart)
 

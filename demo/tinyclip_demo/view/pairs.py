@@ -51,9 +51,12 @@ def pair_row(uri: str, caption: str, cells: Sequence[str], divergence: float) ->
     )
 
 
-def answer_cell(number: int, right: bool, marks: tuple[str, str], label: str, facts: str) -> str:
+def answer_cell(
+    number: int, right: bool, marks: tuple[str, str], label: str, facts: str, signs: str = "✓✗"
+) -> str:
     """Return a model's answer; ``marks`` say in words what right and not right mean."""
-    kind, sign, mark = ("ok", "✓", marks[0]) if right else ("no", "✗", marks[1])
+    at = 0 if right else 1
+    kind, sign, mark = ("ok", "no")[at], signs[at], marks[at]
     return (
         f'<td class="{kind}" {hue(number)}><i aria-label="{mark}">{sign}</i>'
         f"<b>{escape(label)}</b><small>{facts}</small></td>"
