@@ -7,6 +7,7 @@ import pytest
 from pair_shards import toy_samples, write_shard
 from tinyclip_edge.config import RunConfig
 from tinyclip_edge.models import save_local_dir
+from tinyclip_edge.train.tasks.teacher import Teacher
 from toy_runs import STUDENT
 
 
@@ -45,3 +46,17 @@ def learnt_otherwise(tmp_path, toy_teacher_of):
     """A second teacher, as a configuration names it."""
     save_local_dir(tmp_path / "other-teacher", toy_teacher_of(7))
     return {"model": str(tmp_path / "other-teacher")}
+
+
+@pytest.fixture
+def silent(monkeypatch):
+    """From now on the teacher may not be asked."""
+
+    def ask(*_):
+        raise AssertionError("the teacher was asked again")
+
+    def forbid():
+        for method in ("encode_images", "encode_texts", "_texts"):
+            monkeypatch.setattr(Teacher, method, ask)
+
+    return forbid

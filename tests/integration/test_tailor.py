@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import tinyclip_edge
+from kit_part import write_own_pictures
 from tinyclip_edge.config import load_config
 from tinyclip_edge.errors import ConfigError, DataError
 from tinyclip_edge.runtime.classifier import EdgeClassifier
-from tinyclip_edge.starter import kit_path
-from tinyclip_edge.starter.kit import read_split
 from tinyclip_edge.tailoring import runs
 
 if TYPE_CHECKING:
@@ -27,18 +25,7 @@ CONCEPTS, EACH = 20, 3
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory) -> Path:
     """Three pictures of each of twenty concepts, in folders that name them, and the labels."""
-    place = tmp_path_factory.mktemp("own")
-    by_concept: dict[str, list[bytes]] = defaultdict(list)
-    for sample in read_split(kit_path(), "train"):
-        by_concept[sample.concept].append(sample.webp)
-    names = sorted(by_concept, key=lambda name: -len(by_concept[name]))[:CONCEPTS]
-    for name in names:
-        folder = place / "pictures" / name.replace(" ", "_")
-        folder.mkdir(parents=True)
-        for number, webp in enumerate(by_concept[name][:EACH]):
-            (folder / f"{number}.webp").write_bytes(webp)
-    (place / "labels.txt").write_text("".join(f"{name}\n" for name in names))
-    return place
+    return write_own_pictures(tmp_path_factory.mktemp("own"), concepts=CONCEPTS, each=EACH)
 
 
 class KilledError(Exception):

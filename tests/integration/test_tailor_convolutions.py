@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import tinyclip_edge
+from kit_part import write_own_pictures
 from tinyclip_edge.runtime.classifier import EdgeClassifier
-from tinyclip_edge.starter import kit_path
-from tinyclip_edge.starter.kit import read_split
 
 CONCEPTS, EACH = 12, 4
 TEACHERS: dict[str, dict[str, Any]] = {
@@ -28,18 +26,7 @@ BUDGETS = {"ResNet": 3.0, "FastViT": 1.2}
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory) -> Path:
     """Four pictures of each of twelve concepts, and the labels."""
-    place = tmp_path_factory.mktemp("own")
-    by_concept: dict[str, list[bytes]] = defaultdict(list)
-    for sample in read_split(kit_path(), "train"):
-        by_concept[sample.concept].append(sample.webp)
-    names = sorted(by_concept, key=lambda name: -len(by_concept[name]))[:CONCEPTS]
-    for name in names:
-        folder = place / "pictures" / name.replace(" ", "_")
-        folder.mkdir(parents=True)
-        for number, webp in enumerate(by_concept[name][:EACH]):
-            (folder / f"{number}.webp").write_bytes(webp)
-    (place / "labels.txt").write_text("".join(f"{name}\n" for name in names))
-    return place
+    return write_own_pictures(tmp_path_factory.mktemp("own"), concepts=CONCEPTS, each=EACH)
 
 
 def made_teacher(pictures: Path, kind: str) -> Path:

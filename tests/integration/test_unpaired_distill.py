@@ -146,17 +146,13 @@ def test_a_run_does_not_go_on_with_other_texts(unpaired, tmp_path, texts):
 
 
 @pytest.mark.parametrize("memory_gb", [4.0, 0.0], ids=["in memory", "streamed"])
-def test_a_feature_cache_holds_pictures_and_texts(unpaired, tmp_path, monkeypatch, memory_gb):
+def test_a_feature_cache_holds_pictures_and_texts(unpaired, tmp_path, silent, memory_gb):
     distill(unpaired(memory_gb=memory_gb), tmp_path / "live")
     config = unpaired(memory_gb=memory_gb, feature_cache=str(tmp_path / "cache"))
     filled = cache_features(config, ProgressLines(Watcher()))
     assert (filled.parts, filled.pictures, filled.captions) == (3, 96, 96)
 
-    def ask(*_):
-        raise AssertionError("the teacher was asked again")
-
-    monkeypatch.setattr(Teacher, "encode_images", ask)
-    monkeypatch.setattr(Teacher, "_texts", ask)
+    silent()
     distill(config, tmp_path / "cached")
     live, cached = losses(tmp_path / "live"), losses(tmp_path / "cached")
     assert cached == pytest.approx(live, rel=1e-3)  # features of half precision
@@ -167,9 +163,7 @@ def test_a_feature_cache_holds_pictures_and_texts(unpaired, tmp_path, monkeypatc
     [{}, {"memory_gb": 0.0}, pytest.param({"views": 2}, marks=pytest.mark.slow)],
     ids=["in memory", "streamed", "views"],
 )
-def test_a_feature_cache_holds_all_of_a_mixture(
-    unpaired, shards, texts, tmp_path, monkeypatch, data
-):
+def test_a_feature_cache_holds_all_of_a_mixture(unpaired, shards, texts, tmp_path, silent, data):
     """Pairs, pictures of their own, and pictures that are in both, with captions then."""
     mix = [
         {"pairs": str(shards / "train-0.tar.gz"), "weight": 3.0},
@@ -187,11 +181,7 @@ def test_a_feature_cache_holds_all_of_a_mixture(
     assert filled.captions == lines + len(captions)  # those of the other shard are ignored
     assert cache_features(config, ProgressLines(Watcher())).computed == 0
 
-    def ask(*_):
-        raise AssertionError("the teacher was asked again")
-
-    monkeypatch.setattr(Teacher, "encode_images", ask)
-    monkeypatch.setattr(Teacher, "_texts", ask)
+    silent()
     distill(config, tmp_path / "cached")
     live, cached = losses(tmp_path / "live"), losses(tmp_path / "cached")
     assert cached[1] == pytest.approx(live[1], rel=1e-3)  # features of half precision

@@ -8,7 +8,6 @@ from feature_cache_runs import STEPS
 from tinyclip_edge.train import distill
 from tinyclip_edge.train.caching import cache_features
 from tinyclip_edge.train.feature_cache.progress import ProgressLines
-from tinyclip_edge.train.tasks.teacher import Teacher
 from toy_runs import Watcher, losses
 
 
@@ -38,17 +37,3 @@ def cache(make, tmp_path):
         return cache_features(config, ProgressLines(watcher)), watcher.messages
 
     return fill
-
-
-@pytest.fixture
-def silent(monkeypatch):
-    """From now on the teacher may not be asked."""
-
-    def ask(*_):
-        raise AssertionError("the teacher was asked again")
-
-    def forbid():
-        monkeypatch.setattr(Teacher, "encode_images", ask)
-        monkeypatch.setattr(Teacher, "encode_texts", ask)
-
-    return forbid
