@@ -60,12 +60,12 @@ def trained_tower(options: argparse.Namespace) -> tuple[Torch, dict[str, Any]]:
     for name, parameter in visual.named_parameters():
         if name.endswith("gamma"):
             torch.nn.init.constant_(parameter, 0.1)
-    visual.train().to(memory_format=torch.channels_last)
+    visual.train()
     optimizer = torch.optim.AdamW(visual.parameters(), weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, options.steps)
     for step in range(options.steps):
         rows = torch.randint(len(images), (BATCH,))
-        out = visual(enlarged(images[rows], TRAINED_SIZE).to(memory_format=torch.channels_last))
+        out = visual(enlarged(images[rows], TRAINED_SIZE))
         loss = 1 - torch.cosine_similarity(out, targets[rows]).mean()
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -74,7 +74,7 @@ def trained_tower(options: argparse.Namespace) -> tuple[Torch, dict[str, Any]]:
         schedule.step()
         if step % 20 == 0:
             print(f"step {step}: cosine {1 - loss.item():.3f}", flush=True)
-    visual.eval().to(memory_format=torch.contiguous_format)
+    visual.eval()
     learnt = {str(TRAINED_SIZE): closeness(visual, held_out, right, TRAINED_SIZE)}
     measure_statistics(visual, images)
     learnt[str(SIZE)] = closeness(visual, held_out[:96], right[:96], SIZE)

@@ -13,14 +13,24 @@ from tinyclip_demo.tabs.wiring import EACH, QUIET, Session, check_paths, html
 from tinyclip_demo.view import cards, parts
 from tinyclip_edge.errors import TinyClipError
 
-# Sends the checked boxes of all cards; each open page has its own selection.
-TICKED = """element.addEventListener('change', event => {
+# Sends the checked boxes of all cards; each open page has its own selection. Cards that were drawn
+# while a tick was on its way lack it, so the page sets the boxes of every new drawing itself.
+TICKED = """const unticked = new Set();
+const boxes = () => [...element.querySelectorAll('input[data-name]')];
+element.addEventListener('change', event => {
   if (!event.target.matches('input[data-name]')) return;
-  const ticked = [...element.querySelectorAll('input[data-name]:checked')];
-  trigger('click', {names: ticked.map(box => box.dataset.name)});
-});"""
+  const {checked, dataset: {name}} = event.target;
+  checked ? unticked.delete(name) : unticked.add(name);
+  trigger('click', {names: boxes().filter(box => box.checked).map(box => box.dataset.name)});
+});
+new MutationObserver(() => {
+  for (const box of boxes()) box.checked = !unticked.has(box.dataset.name);
+}).observe(element, {childList: true, subtree: true});"""
 CACHE_SECONDS = 3600
 LOOK_SECONDS = 0.7  # between polls of the loading state
+# Afterwards. gradio (6.31) holds back the answer to an event that was sent while the page's stream
+# of answers was closing, until another event opens the next stream; a poll is such an event.
+IDLE_LOOK_SECONDS = 3.0
 
 
 def build_page(service: DemoService) -> gr.Blocks:
@@ -70,13 +80,14 @@ def _models(service: DemoService, session: Session, page: gr.Blocks) -> None:
         note = html("", "add-note")
     timer = gr.Timer(LOOK_SECONDS)
 
-    def look(states: Sequence[str], names: Sequence[str] | None) -> tuple[Any, Any, Any]:
+    def look(states: Sequence[str]) -> tuple[Any, Any, Any]:
         registry.start()
         states_now = registry.states()
-        ticking = gr.Timer(active=not registry.is_settled(range(len(registry))))
+        is_settled = registry.is_settled(range(len(registry)))
+        ticking = gr.Timer(IDLE_LOOK_SECONDS if is_settled else LOOK_SECONDS)
         # Redrawing identical cards would lose the keyboard focus.
         unchanged = tuple(states) == states_now
-        return gr.skip() if unchanged else cards.header(registry, names), ticking, states_now
+        return gr.skip() if unchanged else cards.header(registry), ticking, states_now
 
     def tick(event: gr.EventData) -> list[str]:
         names = getattr(event, "names", None)
@@ -84,8 +95,8 @@ def _models(service: DemoService, session: Session, page: gr.Blocks) -> None:
         return [name for name in names or [] if name in registry_names]
 
     state_outputs = [head, timer, displayed_states]
-    page.load(look, [displayed_states, session.selected], state_outputs, **QUIET)
-    timer.tick(look, [displayed_states, session.selected], state_outputs, **QUIET)
+    page.load(look, displayed_states, state_outputs, **QUIET)
+    timer.tick(look, displayed_states, state_outputs, **EACH)
     head.click(tick, None, session.selected, **EACH)
     outputs = [note, source, head, session.selected, timer, displayed_states]
     add = _add_handler(service)
@@ -111,9 +122,9 @@ def _add_handler(service: DemoService) -> Callable[..., tuple[Any, ...]]:
         return (
             message,
             "",
-            cards.header(registry, selected),
+            cards.header(registry),
             selected,
-            gr.Timer(active=True),
+            gr.Timer(LOOK_SECONDS),
             registry.states(),
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from html import escape
 
 from tinyclip_demo.model_registry import FAILED, LOADING, READY, ModelRegistry, ModelSlot
@@ -11,11 +10,10 @@ from tinyclip_demo.view.parts import RUNTIMES, hue, megabytes, millions
 STATES = {READY: "ready", LOADING: "loading …", FAILED: "failed"}
 
 
-def header(registry: ModelRegistry, selected: Sequence[str] | None = None) -> str:
-    """Return the title and the cards of all models; ``selected`` ones are checked, all for None."""
-    ticked = registry.names if selected is None else selected
+def header(registry: ModelRegistry) -> str:
+    """Return the title and the cards of all models, all of them checked."""
     ready_count = sum(slot.state == READY for slot in registry.slots)
-    cards = "".join(_card(registry, i, registry.names[i] in ticked) for i in range(len(registry)))
+    cards = "".join(_card(registry, i) for i in range(len(registry)))
     return (
         '<header class="tc-head"><div class="tc-title"><h1>tinyclip-edge</h1>'
         "<p>A CLIP and its distilled students on the same input</p></div>"
@@ -25,15 +23,14 @@ def header(registry: ModelRegistry, selected: Sequence[str] | None = None) -> st
     )
 
 
-def _card(registry: ModelRegistry, number: int, ticked: bool) -> str:
+def _card(registry: ModelRegistry, number: int) -> str:
     slot, name = registry.slots[number], escape(registry.names[number])
     state = STATES.get(slot.state, "waiting")
-    check = " checked" if ticked else ""
     runtime = RUNTIMES.get(slot.runtime, slot.runtime)
     size = f"<span>{slot.spec.image_size} px</span>" if slot.spec else ""
     return (
         f'<li {hue(number)} class="{slot.state}"><label title="{name}">'
-        f'<input type="checkbox" data-name="{name}"{check} aria-label="Compare {name}">'
+        f'<input type="checkbox" data-name="{name}" checked aria-label="Compare {name}">'
         f"<h2>{name}</h2><em>{state}</em></label>"
         f'<p class="tc-tags"><span>{escape(runtime)}</span><span>{escape(slot.precision)}</span>'
         f"{size}</p>{_facts(slot, registry.slots[0], number)}</li>"

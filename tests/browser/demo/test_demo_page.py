@@ -116,6 +116,50 @@ def test_quick_ticks_all_count(page):
     assert "student int8" in page.inner_text("#classified thead")
 
 
+def test_cards_drawn_anew_keep_their_ticks(page):
+    """A model that has loaded has all cards drawn anew, maybe while a tick is on its way."""
+    page.get_by_role("checkbox", name="Compare student int8").uncheck()
+    page.evaluate(
+        "(cards => cards.outerHTML = cards.outerHTML)(document.querySelector('.tc-cards'))"
+    )
+    page.get_by_role("checkbox", name="Compare student fp32").uncheck()
+    page.wait_for_function("document.querySelectorAll('#classified thead th').length == 1")
+    assert "teacher" in page.inner_text("#classified thead")
+
+
+def test_an_answer_that_a_closing_stream_held_back_comes(page):
+    """gradio keeps the answer of an event sent while the stream closed; nothing else is clicked."""
+    open_search(page)
+    page.evaluate(
+        """() => {
+          const fetched = window.fetch;
+          let joined, held = false;
+          const next = new Promise(done => { joined = done; });
+          window.fetch = async (...request) => {
+            const response = await fetched(...request);
+            const url = String(request[0]?.url ?? request[0]);
+            if (held && url.includes('/queue/join')) setTimeout(joined, 200);
+            if (!url.includes('/queue/data')) return response;
+            const slow = new TransformStream({
+              async transform(chunk, controller) {
+                const closes = new TextDecoder().decode(chunk).includes('close_stream');
+                if (closes && !held) {
+                  held = window.closing = true;
+                  await next;
+                }
+                controller.enqueue(chunk);
+              },
+            });
+            return new Response(response.body.pipeThrough(slow), response);
+          };
+        }"""
+    )
+    open_tab(page, "Classify")  # one event, which nothing follows
+    page.wait_for_function("window.closing")
+    page.get_by_role("checkbox", name="Compare student int8").uncheck()
+    page.wait_for_function("document.querySelectorAll('#classified thead th').length == 2")
+
+
 def test_search_side_by_side(page):
     open_search(page)
     query(page, "something blue")
