@@ -2,9 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 CHROMIUM ?= /usr/lib/chromium
-# Environments of the engines whose own files an export can add.
+# Engines whose file formats an export can add; each has its own environment.
 ENGINES := openvino-ir litert executorch
-# A file is one worker's, with the servers and models its tests share; long files come first.
+# Each test file runs in one worker, because its tests share servers and models; long files first.
 PYTEST := $(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile \
 	--no-loadscope-reorder
 HERE := not optimum and not provider and not application and not infinity and not sample
@@ -16,23 +16,24 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 help:
 	@echo "make quickstart   distil, export to int8, compare (installs into .venv first)"
 	@echo "make demo         serve the comparison page"
-	@echo "make evidence     measure again what two cores can in some nights, and write the tables"
+	@echo "make evidence     repeat all benchmarks that two cores can run (several nights), write the tables"
 	@echo "make test         lint, types, import contracts, tests (installs into .venv first)"
 	@echo "make ci           the same with slow tests, and make optimum, in one run"
-	@echo "make slow         all tests, 20,000 fuzz inputs a reader as well (hours); make rest: slow ones alone"
-	@echo "make optimum      the tests beside optimum, in an environment of their own"
-	@echo "make devices      the tests of other builds of onnxruntime, of NPUs' compilers, and of"
-	@echo "                  the engines of --target openvino, litert and executorch, likewise"
+	@echo "make slow         all tests, with 20,000 fuzz inputs per reader (hours)"
+	@echo "make rest         only the slow tests that make test leaves out"
+	@echo "make optimum      tests with optimum, in a separate environment"
+	@echo "make devices      tests with other builds of onnxruntime, compilers for NPUs, and the engines of"
+	@echo "                  --target openvino, litert and executorch, each in a separate environment"
+	@echo "make applications tests that open a student in other Python packages, in separate environments"
 	@echo "make matrix       oldest and newest versions, oldest and newest Python, base and all (hours)"
-	@echo "make applications the tests that open a student in other people's Python packages, likewise"
-	@echo "make clients      npm packages for the tests that open a bundle in Node and in Chromium"
-	@echo "make samples      the applications of demo/ that need cc, Java or a bundler (240 MB of packages)"
+	@echo "make clients      install npm packages for tests that open a bundle in Node and Chromium"
+	@echo "make samples      test the applications of demo/ that need cc, Java or a bundler (240 MB to download)"
 	@echo "make docs         build the documentation site, strictly and offline, into build/site"
 	@echo "make format       format the code"
 
 quickstart: .venv/.installed-all
 	$(BIN)/tinyclip-edge quickstart
-	@echo "once per shell, so that tinyclip-edge is found by its name: . $(BIN)/activate"
+	@echo "to put tinyclip-edge on the PATH of this shell: . $(BIN)/activate"
 
 demo: .venv/.installed-all
 	$(BIN)/tinyclip-edge demo
@@ -41,11 +42,11 @@ demo: .venv/.installed-all
 evidence: .venv/.installed-dev
 	$(BIN)/python benchmarks/evidence.py $(JOBS)
 
-# The checks of types take a minute of one core, in which the tests have begun.
+# Two jobs: the type checks take one core for a minute, and the tests start meanwhile.
 test: .venv/.installed-dev
 	$(MAKE) --jobs=2 --keep-going lint types contracts unit
 
-# One run of all tests collects them once, and no core waits at the end of the first half.
+# A single run collects the tests once, and no core idles between the quick and the slow tests.
 ci: .venv/.installed-dev
 	$(MAKE) --jobs=2 --keep-going lint types contracts full optimum
 
@@ -71,8 +72,8 @@ slow: .venv/.installed-dev
 rest: .venv/.installed-dev
 	$(PYTEST) -m "slow and not gpu and not hours and $(HERE)"
 
-# optimum-onnx wants older copies of some packages. That gradio goes with a newer hub, as pip says
-# then, is true there: the tests do without.
+# optimum-onnx needs older versions of some packages. pip warns that gradio needs a newer
+# huggingface_hub than this environment has; these tests do not use gradio.
 optimum: .venv/.installed-optimum
 	.venv/optimum/bin/python -m pytest -m optimum tests/parity/test_optimum.py
 
@@ -96,8 +97,8 @@ matrix: .venv/bin/uv
 
 clients: tests/clients/node_modules/.installed
 
-# Needs cc, libcjson-dev, libstb-dev, libpython, libandroid-json-org-java and Java. onnxruntime's C header is in its package
-# for Unity, Kotlin's compiler and esbuild in packages of their own; none is installed, they are only unpacked.
+# Needs cc, libcjson-dev, libstb-dev, libpython, libandroid-json-org-java and Java. onnxruntime's C header comes from
+# its package for Unity, Kotlin's compiler and esbuild from their own npm packages; these are unpacked, not installed.
 samples: .venv/.installed-samples build/samples/.unpacked
 	.venv/samples/bin/python -m pytest -m sample tests/samples
 
@@ -124,7 +125,8 @@ clean:
 	$(PIP) install --quiet --editable ./tinyclip_starter --editable '.[dev]'
 	@touch $@ .venv/.installed-all
 
-# Environments of what cannot stand beside the packages of .venv, in front of those.
+# Packages whose versions conflict with those in .venv. Each gets an environment that is searched first, with .venv's
+# packages behind it.
 FRONT_optimum := --editable '.[optimum]'
 FRONT_applications := --editable '.[extensions]' fastembed sentence-transformers
 FRONT_samples := --editable '.[extensions]'

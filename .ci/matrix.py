@@ -1,8 +1,8 @@
 """Install and test with the oldest and the newest versions that pyproject.toml admits.
 
-``make matrix`` runs every leg, ``make matrix LEGS="newest-3.14-all lowest-3.10-base"`` some. A leg
-is made in a temporary folder, one at a time, and runs against the built wheel: the help of every
-command, then the tests of TESTS.
+``make matrix`` runs every leg, ``make matrix LEGS="newest-3.14-all lowest-3.10-base"`` two of them.
+Legs run one after another, each in a temporary folder and against the built wheel: the help of
+every command, then the tests in TESTS.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ KIT = "tinyclip_starter"
 RESOLUTIONS = {"lowest": "lowest-direct", "newest": "highest"}
 PYTHONS = ("3.10", "3.14")
 TESTS = {"base": ("tests/unit/runtime", "tests/unit/collection"), "all": ("tests/unit",)}
-# Of these, tests of what extras bring.
+# Those of these tests that need an extra; base legs leave them out.
 EXTRA_TESTS = (
     "tests/unit/collection/test_embedding.py",
     "tests/unit/collection/test_videos.py",
     "tests/unit/runtime/test_graph.py",
     "tests/unit/runtime/test_index_export.py",
 )
-# What the tests import beside the package: the newest that go with the leg's versions.
+# Packages that the tests import in addition: the newest that fit the leg's versions.
 TOOLS = {
     "base": [
         "pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "onnx", "sqlite-vec",
@@ -40,7 +40,7 @@ TOOLS = {
     "all": ["psutil", "tensorboard", "scikit-learn", "resvg-py"],
 }  # fmt: skip
 EXTRAS = {"base": (), "all": ("all", "lancedb", "qdrant")}
-FREE_GB = 15  # a leg with torch's CUDA build, the cache of its wheels included
+FREE_GB = 15  # for a leg with torch's CUDA build, including the cache of its wheels
 COMMANDS = (
     "from tinyclip_edge.cli.app import app; print(*(c.name for c in app.registered_commands))"
 )
@@ -56,7 +56,7 @@ class Leg:
 
     @property
     def name(self) -> str:
-        """The leg as it is asked for, such as ``newest-3.14-all``."""
+        """The name of the leg on the command line, such as ``newest-3.14-all``."""
         return f"{self.resolution}-{self.python}-{self.extras}"
 
 
@@ -85,7 +85,7 @@ def run(step: str, command: Sequence[str | Path], *, env: dict[str, str] | None 
 
 
 def install(leg: Leg, uv: str, folder: Path) -> Path:
-    """Install a leg into ``folder``; return where its programs are."""
+    """Install a leg into ``folder``; return the folder of its programs."""
     versions, environment = folder / "versions.txt", folder / "venv"
     extras = [f"--extra={name}" for name in EXTRAS[leg.extras]]
     # Only versions that have a wheel for this Python: numpy 1.26 was never built for 3.14.
@@ -106,8 +106,8 @@ def install(leg: Leg, uv: str, folder: Path) -> Path:
 
 
 def test(leg: Leg, programs: Path, workers: str) -> str:
-    """Run a leg's checks with what stands in its environment; return pytest's last line."""
-    # No PYTHONPATH and no working directory among the imports: the wheel is what is tested.
+    """Run a leg's checks in its environment; return pytest's last line."""
+    # Without PYTHONPATH, so that the imports come from the wheel.
     env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     names = run("commands", [programs / "python", "-c", COMMANDS], env=env).split()
     for name in names:
@@ -123,12 +123,12 @@ def test(leg: Leg, programs: Path, workers: str) -> str:
 
 
 def main() -> int:
-    """Run the legs that were named, or all; return 1 when one failed."""
+    """Run the named legs, or all; return 1 if one failed."""
     parser = argparse.ArgumentParser(description=__doc__)
     known = {leg.name: leg for leg in LEGS}
-    parser.add_argument("legs", nargs="*", metavar="LEG", help=f"of {', '.join(known)}")
+    parser.add_argument("legs", nargs="*", metavar="LEG", help=f"one of {', '.join(known)}")
     parser.add_argument("--uv", default=shutil.which("uv") or "uv")
-    parser.add_argument("--workers", default="2", help="processes of pytest")
+    parser.add_argument("--workers", default="2", help="worker processes of pytest")
     arguments = parser.parse_args()
     if unknown := sorted(set(arguments.legs) - set(known)):
         parser.error(f"no leg {unknown[0]}; known: {', '.join(known)}")
@@ -137,7 +137,7 @@ def main() -> int:
         started = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="tinyclip-matrix-") as folder:
             if leg.extras == "all" and shutil.disk_usage(folder).free < FREE_GB * 1e9:
-                sys.stdout.write(f"{leg.name}: left out, under {FREE_GB} GB free in {folder}\n")
+                sys.stdout.write(f"{leg.name}: not run, under {FREE_GB} GB free in {folder}\n")
                 failed = True
                 continue
             try:
