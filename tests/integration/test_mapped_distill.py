@@ -99,12 +99,12 @@ def test_more_steps_would_move_the_fold(mapped, uninterrupted):
         (
             {"inherit": {"map_steps": 12}},
             ConfigError,
-            "the mapping is learnt in 12 steps (inherit.map_steps), of 12 in all",
+            "inherit.map_steps gives the mapping 12 of the run's 12 steps",
         ),
         (
             {"student": {"model": "TinyCLIP-auto-ViT-22M-32-Text-10M"}},
             ConfigError,
-            "is a recipe with masks, which inherit.plan mapped does not go with",
+            "is a recipe with masks, which cannot be combined with inherit.plan mapped",
         ),
     ],
 )

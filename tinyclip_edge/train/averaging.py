@@ -16,8 +16,8 @@ from tinyclip_edge.train.tasks.encoders import PairEncoder
 class AveragedStudent:
     """An exponential moving average of a student's weights over steps.
 
-    After t steps the weight of the past is ``min(decay, (1 + t) / (10 + t))``, so that first steps
-    are soon forgotten. Statistics of batch norms are those of the last step.
+    After t steps the past has the weight ``min(decay, (1 + t) / (10 + t))``, so that the first
+    steps are soon forgotten. Batch-norm statistics are those of the last step.
     """
 
     clip: LoadedClip
@@ -28,20 +28,20 @@ class AveragedStudent:
     def of(cls, student: LoadedClip, decay: float) -> AveragedStudent:
         """Return the average that begins with the student's weights."""
         average = AveragedModel(student.model, multi_avg_fn=partial(_average, decay))
-        average.n_averaged.fill_(1)  # the first weights count
+        average.n_averaged.fill_(1)  # counts the initial weights
         average.eval().requires_grad_(False)
         clip = replace(student, model=average.module)
         return cls(clip, PairEncoder(clip), average)
 
     def update(self, student: LoadedClip) -> None:
-        """Take in the weights after a step."""
+        """Add the weights after a step."""
         self.average.update_parameters(student.model)
 
 
 def _average(
     decay: float, averaged: list[Tensor], current: list[Tensor], count: Tensor | int
 ) -> None:
-    """Move ``averaged`` towards ``current`` after ``count`` weights, the first included."""
+    """Move ``averaged``, so far the average of ``count`` weights, towards ``current``."""
     number = int(count)
     average = get_ema_multi_avg_fn(  # type: ignore[no-untyped-call]
         min(decay, (1 + number) / (10 + number))

@@ -47,7 +47,7 @@ def make_augment(data: DataConfig) -> Augment | None:
 def _with_draws(
     batches: Iterator[Batch], augment: Augment, start: int, config: RunConfig, rows: slice
 ) -> Iterator[Batch]:
-    """Add the random crops of its step to each batch, for the rows of this process."""
+    """Add each step's random crops to its batch, for the rows of this process."""
     for step, batch in enumerate(batches, start):
         draws = augment.draw(config.seed, step, config.optim.batch_size)[rows]
         # A stream skips images that cannot be decoded.

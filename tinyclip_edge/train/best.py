@@ -21,7 +21,7 @@ class Best:
     score: float = field(init=False)
 
     def __post_init__(self) -> None:
-        # Events after the checkpoint from which a run is resumed were dropped.
+        # When a run is resumed, events after its checkpoint have already been dropped.
         events = iterate_events(self.folder.events) if self.folder.events.exists() else iter(())
         scores = [event.get("score") for event in events if event["kind"] == "best"]
         numbers = [score for score in scores if isinstance(score, float)]

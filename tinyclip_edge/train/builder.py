@@ -49,7 +49,7 @@ from tinyclip_edge.train.vocabulary import Origin, origin_of
 
 @dataclass(frozen=True, slots=True)
 class FinetunedStudent:
-    """A trained student, the task that trains it further, and a change of the configuration."""
+    """A trained student, the task that trains it further, and how to adapt the configuration."""
 
     clip: LoadedClip
     task: TaskMaker
@@ -61,8 +61,8 @@ def prepare(
 ) -> tuple[Setup, StageState]:
     """Load and check everything, and return it with the state of the first step.
 
-    An existing teacher is not loaded again; nothing is written. Raises ConfigError, DataError,
-    ModelError and InheritanceError, cheap checks first.
+    A ``teacher`` that is passed in is not loaded again; nothing is written. Raises ConfigError,
+    DataError, ModelError and InheritanceError, cheap checks first.
     """
     setup, first = load_setup(config, observer, teacher)
     return setup, setup.factory.begin(setup.stages[0], first)
@@ -79,9 +79,9 @@ def load_setup(
 ) -> tuple[Setup, InitialStudent]:
     """Load and check everything that a run uses; nothing is written.
 
-    With ``fill``, missing features are computed and written into the feature cache. A student that
-    exists already is trained as ``finetune`` says. A run that is resumed keeps its ``vocabulary``.
-    Raises as ``prepare``.
+    With ``fill``, missing features are computed and written into the feature cache. ``finetune``
+    replaces the new student with a trained one. A resumed run passes its ``vocabulary`` file.
+    Raises the same errors as ``prepare``.
     """
     check_trackers(config.run.trackers)
     accelerator = make_accelerator(config.run)
@@ -128,7 +128,7 @@ def _load_all(
     if finetune is not None:
         config = finetune.fit(config, finetune.clip, teacher, pairs)
     validation = None
-    if distributed.main:  # it alone evaluates
+    if distributed.main:  # no other process evaluates
         validation = _open_validation(config, val_source, teacher, observer)
     recipe = teacher.recipe(crops)
     features = _features(data, recipe, pairs)
@@ -211,7 +211,7 @@ def _open_validation(
 def _without_captions(
     config: RunConfig, images: str | list[str], teacher: Teacher, observer: Observer
 ) -> Validation:
-    """Load pictures without captions, and the teacher's answers to them."""
+    """Load pictures without captions, and the teacher's logits for them."""
     data, scale = config.data, config.loss.teacher_logit_scale or teacher.scale
     named = data.val_texts or data.texts
     source = open_configured(SourceConfig(images=images, texts=named), data.source_options)

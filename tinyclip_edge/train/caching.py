@@ -65,7 +65,7 @@ def open_filler(
     device: torch.device,
     warn: Callable[[str], None],
 ) -> FeatureCacheFiller:
-    """Load the teachers of a configuration that has a feature cache. Raises as cache_features."""
+    """Load the teachers of a configuration with a feature cache. Raises like cache_features."""
     clip = load_clip(config.teacher.model, config.teacher.pretrained)
     teacher = make_teacher(config, clip, device)
     filler = make_filler(config.data, sources, teacher, make_crops(config.data, clip), warn)
@@ -78,7 +78,8 @@ def fill_on_cluster(
 ) -> CacheResult:
     """Fill the cache of ``config`` on a Dask cluster, one part after the other on each thread.
 
-    Raises DataError for parts that failed, after the others; their files stay.
+    Raises DataError for failed parts once the others are done or too many have failed; finished
+    files stay.
     """
     began = time.perf_counter()
     missing = filler.store.missing(filler.parts, thorough=True)
@@ -110,10 +111,10 @@ def fill_on_cluster(
 
 @dataclass(frozen=True, slots=True)
 class CacheTask:
-    """Computes the features of parts wherever it is sent."""
+    """Computes the features of parts on whichever worker it is sent to."""
 
     config: str  # JSON
-    captionless: frozenset[str]  # as a filler's
+    captionless: frozenset[str]  # see FeatureCacheFiller
 
     def run(self, unit: Unit) -> Computed:
         """Compute and store the features of the parts of a unit. Raises TinyClipError."""
@@ -132,7 +133,7 @@ _LOADING = threading.Lock()
 def _filler(config: str, captionless: frozenset[str]) -> FeatureCacheFiller:
     run = RunConfig.model_validate_json(config)
     device = make_accelerator(run.run).device
-    filler = open_filler(run, (), device, lambda _: None)  # units bring their parts
+    filler = open_filler(run, (), device, lambda _: None)  # units contain their parts
     return replace(filler, captionless=captionless)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tinyclip_edge.errors import ModelError
 
-VERSION = 3  # of the files that are written
+VERSION = 3  # written into new files
 # raised by torch for an incompatible state
 BROKEN = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError)
 
@@ -114,7 +114,7 @@ def _moments_fit(optimizer: torch.optim.Optimizer) -> bool:
     """Whether each updated parameter has AdamW's step count and moments of its shape."""
     states: Mapping[Any, Mapping[str, Any]] = optimizer.state
     for parameter, state in states.items():
-        if not isinstance(parameter, Tensor):  # none of its parameters has a state
+        if not isinstance(parameter, Tensor):  # a state without a parameter
             return False
         shapes = {"step": torch.Size(), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
         tensors = all(isinstance(v, Tensor) and v.is_floating_point() for v in state.values())

@@ -118,8 +118,8 @@ class CheckpointStore:
                 continue
             if checkpoint.version != VERSION:
                 warn(
-                    f"checkpoint {path} has version {checkpoint.version}: it cannot be checked "
-                    "whether pictures, preprocessing and tokenizer are unchanged"
+                    f"checkpoint {path} has version {checkpoint.version}, which does not record "
+                    "pictures, preprocessing and tokenizer: make sure that they are unchanged"
                 )
             return checkpoint
         raise TinyClipError(
@@ -177,7 +177,7 @@ class _About(BaseModel):
 
 
 def _write(folder: Path, checkpoint: Checkpoint) -> None:
-    # Tied or sliced tensors would be refused or stored completely: copy non-contiguous ones.
+    # safetensors refuses tensors that are not contiguous.
     weights = {
         key: tensor.detach().cpu().contiguous() for key, tensor in checkpoint.weights.items()
     }
@@ -242,16 +242,16 @@ def _check(folder: Path) -> _About:
 def _read(folder: Path) -> Checkpoint:
     about = _check(folder)
     if folder.name != f"{about.step:08d}":
-        raise _BrokenError(f"it is of step {about.step}")
+        raise _BrokenError(f"it contains step {about.step}")
     try:
         state, weights = (read_checkpoint(folder / name) for name in (STATE, WEIGHTS))
     except ModelError as error:
         raise _BrokenError(str(error)) from error
     if isinstance(state, dict) and about.version == OLDER:
-        state.setdefault("stream", None)  # missing in old ones: the stream is then read and skipped
+        state.setdefault("stream", None)  # missing in version 2: skip pairs by reading
     if not isinstance(state, dict) or set(state) != STATES or not _typed(state):
         raise _BrokenError(f"{STATE} has unexpected contents")
-    assert isinstance(weights, dict)  # the dtype names of safetensors
+    assert isinstance(weights, dict)  # safetensors always holds named tensors
     return Checkpoint(about.position, weights=weights, **state, version=about.version)
 
 

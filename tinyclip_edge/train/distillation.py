@@ -65,7 +65,7 @@ def distill(
     """Train a student as configured and save it in ``out/student``.
 
     ``resume`` continues from the newest complete checkpoint in ``out`` with the same losses as the
-    uninterrupted run; a run that was killed before its first checkpoint starts again. Without
+    uninterrupted run; a run that was killed before its first checkpoint starts over. Without
     ``report`` no page is written. No other process may work in ``out`` at the same time. Raises
     TinyClipError and its subclasses; InterruptedRun after SIGINT or SIGTERM, once a checkpoint is
     written.
@@ -105,7 +105,7 @@ def distill(
 def _start(
     folder: RunFolder, observer: Observer, *, resume: bool
 ) -> tuple[Setup, RunStart, InheritanceReport | None]:
-    # A function of its own: the first student must not outlive its stage.
+    # A separate function, so that the first student is freed after its stage.
     previous = folder.vocabulary if resume and folder.checkpoints.steps() else None
     vocabulary = None if folder.config.student.vocab is None else previous
     setup, first = load_setup(folder.config, observer, fill=True, vocabulary=vocabulary)

@@ -1,4 +1,4 @@
-"""The processes of one training: each one's rows, the one that writes, and collectives.
+"""The processes of one training run: the rows of each, the one that writes, and collectives.
 
 In a single process every method is the identity.
 """
@@ -46,14 +46,14 @@ class DistributedContext:
         return slice(self.number * share, (self.number + 1) * share)
 
     def own_rows(self, size: int, counts: Sequence[int] | None) -> slice:
-        """Return this process' rows of a gathered batch of ``size``, shared as ``counts`` say."""
+        """Return this process' rows of a gathered batch of ``size``, divided by ``counts``."""
         if counts is None:
             return self.rows(size)
         start = sum(counts[: self.number])
         return slice(start, start + counts[self.number])
 
     def counts(self, rows: int) -> tuple[int, ...] | None:
-        """Return the number of rows of every process if they may differ; else None."""
+        """Return each process' number of rows if they may differ; else None."""
         if self.count == 1:
             return None
         counts = torch.zeros(self.count, dtype=torch.int64, device=self._device)

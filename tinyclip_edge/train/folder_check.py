@@ -11,19 +11,19 @@ from tinyclip_edge.paths import refuse_links
 
 CHECKPOINTS = "checkpoints"
 CONFIG = "config.yaml"
-REPLACED = ("student", "best", "pruned")  # folders of models, which are not written into
-# Not part of a run: left by one that was killed before it started, the second by version 0.1.
+REPLACED = ("student", "best", "pruned")  # model folders: replaced as a whole, so may be links
+# Left by a run that was killed before it started (the second by version 0.1): not content.
 LEFTOVERS = (".lock", f"{CONFIG}.part")
 
 
 def check_run_folder(path: Path, *, resume: bool) -> None:
-    """Raise TinyClipError if a process holds the folder, and as ``check_content`` does."""
+    """Raise TinyClipError if a process holds the folder, or if ``check_content`` does."""
     refuse_locked(path)
     check_content(path, resume=resume)
 
 
 def check_content(path: Path, *, resume: bool) -> None:
-    """Raise TinyClipError if the folder is not empty; or has no run to resume, or links in it."""
+    """Raise TinyClipError if the folder is not empty; to resume, if it has no run or has links."""
     if path.exists() and not path.is_dir():
         raise TinyClipError(f"run folder {path} is a file; choose another --out")
     has_run = (path / CONFIG).is_file() or bool(checkpoint_steps(path / CHECKPOINTS))
@@ -49,7 +49,7 @@ def resumed_config(path: Path) -> Path:
     config = path / CONFIG
     if not config.is_file():
         missing = f"it has no {CONFIG}" if path.is_dir() else "there is no such folder"
-        raise TinyClipError(f"cannot resume {path}: {missing}; give the folder of a run")
+        raise TinyClipError(f"cannot resume {path}: {missing}; pass the folder of a run")
     return config
 
 

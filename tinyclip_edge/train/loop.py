@@ -1,6 +1,6 @@
 """The training loop: batches in, steps, evaluations and checkpoints out.
 
-It does not know student or teacher, only a run whose task turns a batch into named loss terms.
+It knows nothing of student or teacher, only a run whose task turns a batch into named loss terms.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class TrainingState(Protocol):
     """A task and its optimizer."""
 
     def after_step(self) -> None:
-        """Update what follows the weights, such as their average."""
+        """Update what depends on the weights, such as their average."""
 
     @property
     def student(self) -> LoadedClip:
@@ -185,7 +185,7 @@ class Loop:
         self._report(done, terms, norm)
 
     def _running_statistics(self) -> RunningStatistics:
-        """Return those of the present student, looked for once."""
+        """Return the running statistics of the current student."""
         model = self.run.state.student.model
         if self._statistics is None or self._statistics.model is not model:
             self._statistics = RunningStatistics(model)

@@ -16,10 +16,10 @@ from tinyclip_edge.errors import TinyClipError
 from tinyclip_edge.inheritance.mapping import WeightMapping
 
 FLOAT, HALF = 4, 2  # bytes
-TRAINED = 4  # floats a trained parameter: itself, its gradient, AdamW's two moments
-MOMENTS = 2  # of these
-AVERAGED = 1  # a float more where optim.ema keeps their average
-KIB = 1024  # Linux counts resident memory in it, macOS in bytes
+TRAINED = 4  # floats per trained parameter: itself, its gradient, AdamW's two moments
+MOMENTS = 2  # of these four
+AVERAGED = 1  # another float per parameter with optim.ema
+KIB = 1024  # Linux's unit of resident memory; macOS counts bytes
 
 
 def student_bytes(model: nn.Module, optim: OptimConfig) -> int:
@@ -37,10 +37,10 @@ def factor_bytes(mapping: WeightMapping) -> int:
 
 
 def mapped_bytes(model: nn.Module, mapping: WeightMapping, optim: OptimConfig) -> int:
-    """Return the bytes of a student while a mapping makes its weights, activations not counted.
+    """Return the bytes of a student while a mapping makes its weights, without activations.
 
-    The teacher's weights, the factors, and the weights made of them with what their gradient needs;
-    those in the student have no moments meanwhile.
+    Includes the teacher's weights, the factors, the weights made from both and what their gradient
+    needs. The student's own copies of these weights have no moments.
     """
     saved = SavedBytes([*mapping.parameters(), *mapping.buffers()])
     with torch.autograd.graph.saved_tensors_hooks(saved.pack, saved.unpack):
@@ -99,7 +99,7 @@ class SavedBytes:
         self.peak = 0
 
     def pack(self, tensor: Tensor) -> SavedTensor:
-        """Count a tensor as it is saved."""
+        """Count a tensor when it is saved."""
         return SavedTensor(tensor, self)
 
     def unpack(self, saved: SavedTensor) -> Tensor:

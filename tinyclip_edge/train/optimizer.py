@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 MAX_SKIPPED = 20  # consecutive steps
-RESTART = 0.1  # of the learning rate, directly after pruning
+RESTART = 0.1  # share of the learning rate directly after pruning
 
 
 def make_optimizer(
@@ -26,7 +26,7 @@ def make_optimizer(
 ) -> torch.optim.AdamW:
     """Return AdamW for all trainable parameters; vectors and the logit scale do not decay.
 
-    ``extra_groups`` follow those of the model; one with ``constant_lr`` ignores the schedule.
+    ``extra_groups`` come after the model's groups; one with ``constant_lr`` ignores the schedule.
     """
     decay: list[Tensor] = []
     no_decay: list[Tensor] = []
@@ -105,7 +105,7 @@ class OptimizerStep:
             self.optimizer.step()
             self.skipped_in_a_row = 0
         else:
-            # About another process' loss, only the fact that it was not finite is known here.
+            # If another process' loss is not finite, its value is not known here.
             value = float(loss.detach())
             self._skip(number, value if finite or not math.isfinite(value) else math.nan, norm)
             norm = math.nan
@@ -138,5 +138,5 @@ class OptimizerStep:
 
 
 def trainable(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
-    """Return the parameters with gradients."""
+    """Return the parameters that require gradients."""
     return [parameter for parameter in parameters if parameter.requires_grad]

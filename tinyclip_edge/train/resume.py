@@ -17,7 +17,7 @@ from tinyclip_edge.train.stages.state import StageState
 from tinyclip_edge.train.stages.student import InitialStudent
 from tinyclip_edge.train.training_pairs import order_hash
 
-# Change of a loss within 20 steps if features are rounded differently; see tests/distributed.
+# How much a loss changes within 20 steps if features are rounded differently: tests/distributed.
 ROUNDING = 2e-5
 
 
@@ -35,8 +35,8 @@ def start_run(
 ) -> RunStart:
     """Return the start of a new or resumed run.
 
-    A run that was killed before its first checkpoint starts again. Raises TinyClipError and
-    ModelError if no checkpoint is complete, or if it does not match the run.
+    A run that was killed before its first checkpoint starts over. Raises TinyClipError or
+    ModelError if no checkpoint is complete or the newest one does not match the run.
     """
     checkpoint = _newest(setup, folder, observer) if resume else None
     if checkpoint is None:
@@ -80,7 +80,7 @@ def _restore(
 
 
 def _check_position(position: Position, stage: Stage) -> None:
-    """Raise ModelError unless a position is one that its stage has passed."""
+    """Raise ModelError if a position, or the step of its pruning, is outside its stage."""
     if not stage.began <= position.step <= stage.end:
         raise ModelError(
             f"its checkpoint is of step {position.step}, but stage {stage.number} has steps "
@@ -90,8 +90,8 @@ def _check_position(position: Position, stage: Stage) -> None:
         return
     if stage.masks is None or not stage.began <= position.pruned <= position.step:
         raise ModelError(
-            f"its checkpoint is of a student pruned at step {position.pruned}, at which no masks "
-            f"of stage {stage.number} are pruned"
+            f"its checkpoint has a student pruned at step {position.pruned}, but stage "
+            f"{stage.number} prunes no masks at that step"
         )
 
 

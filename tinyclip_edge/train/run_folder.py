@@ -102,7 +102,7 @@ class RunFolder:
 
     @property
     def vocabulary(self) -> Path:
-        """The student's tokens, where it has fewer than its teacher."""
+        """The student's tokens, if it has fewer than its teacher."""
         return self.path / "vocabulary.json"
 
     @property
@@ -131,8 +131,8 @@ class RunFolder:
             chosen = self.config.student.vocab is not None and bool(self.checkpoints.steps())
             if chosen and not self.vocabulary.is_file():
                 raise TinyClipError(
-                    f"cannot resume {self.path}: {self.vocabulary.name} is missing, the list of "
-                    "the tokens that its student has"
+                    f"cannot resume {self.path}: {self.vocabulary.name}, which lists the tokens "
+                    "of its student, is missing"
                 )
 
     @contextmanager
@@ -141,11 +141,11 @@ class RunFolder:
 
         The configuration of a new run is written immediately, so that a run killed before its first
         checkpoint can be resumed; if it fails before it starts, no files remain. Leftovers of
-        killed runs are removed. With a launcher, the first process holds the folder for all. Raises
-        as ``check`` does, and TinyClipError if the folder is in use.
+        killed runs are removed. With a launcher, the first process locks the folder for all. Raises
+        the errors of ``check``, and TinyClipError if the folder is in use.
         """
         if not first_process():
-            if resume:  # the first process judges a new run's folder, and may be writing to it
+            if resume:  # a new run's folder is checked, and perhaps written, by the first process
                 self._check(resume=True)
             yield
             return
@@ -212,8 +212,8 @@ class RunFolder:
         """Return the newest complete checkpoint, None before the first one is written.
 
         Damaged ones are reported through ``warn``. Raises TinyClipError if all are damaged, or if
-        it belongs to another teacher or other pairs. Checkpoints of version 2 have ``order_hash``
-        in place of ``data_hash``, and no ``recipe``.
+        the newest belongs to another teacher or other pairs. Checkpoints of version 2 have
+        ``order_hash`` in place of ``data_hash``, and no ``recipe``.
         """
         if not self.checkpoints.steps():
             return None

@@ -1,4 +1,4 @@
-"""The runs of a folder: state, best figure, size. Without torch."""
+"""The runs of a folder: state, best metrics, size. Without torch."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class RunSummary:
 
 @dataclass(frozen=True, slots=True)
 class RunList(NotebookReport):
-    """The runs of a folder, the one changed last first."""
+    """The runs of a folder, the most recently changed first."""
 
     root: Path
     runs: tuple[RunSummary, ...]
@@ -99,7 +99,7 @@ def run_folders(root: Path) -> Iterator[Path]:
 
 
 def summary(path: Path) -> RunSummary:
-    """Return what is known of a run folder; damaged parts of it are passed over."""
+    """Return the summary of a run folder; damaged parts are skipped."""
     steps, last, best = _events(path / EVENTS)
     saved = checkpoint_steps(path / CHECKPOINTS)
     if is_running(path):
@@ -146,7 +146,7 @@ def _events(path: Path) -> tuple[int | None, int, dict[str, float]]:
 
 @dataclass(frozen=True, slots=True)
 class Removable:
-    """Something that takes room and is not needed any more."""
+    """A file or folder that is no longer needed."""
 
     path: Path
     what: str
@@ -163,10 +163,11 @@ class Removable:
 
 
 def removable(roots: Iterable[Path], *, checkpoints: bool, features: bool) -> list[Removable]:
-    """Return what killed processes left in the folders, and on request more.
+    """Return what killed processes left in the folders and, on request, more.
 
-    ``checkpoints``: of finished runs, with their copy of the teacher's features; the student stays,
-    but such a run cannot be extended. ``features``: the cache that runs of one teacher share.
+    ``checkpoints`` adds those of finished runs and their copy of the teacher's features; the
+    student stays, but such a run can no longer be extended. ``features`` adds the cache that runs
+    of one teacher share.
     """
     results = []
     for root in filter(Path.is_dir, roots):
@@ -185,7 +186,7 @@ def _removable(path: Path, what: str) -> Removable:
 
 
 def _file_stats(path: Path) -> Iterator[os.stat_result]:
-    """Yield those of a file, or of all below a folder; what a run deletes meanwhile is left out."""
+    """Yield the stats of a file, or of all files below a folder that are not deleted meanwhile."""
     if not path.is_dir():
         with suppress(OSError):
             yield path.lstat()

@@ -10,8 +10,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 class RunningStatistics:
     """Copies a model's running statistics before each step; a ViT has none.
 
-    A step that is skipped because its loss is not finite must give them back: NaN would stay in
-    them for good, while weights are unharmed.
+    They must be restored after a step that is skipped because its loss is not finite: its weights
+    are not updated, but NaN would stay in the statistics.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -21,11 +21,11 @@ class RunningStatistics:
 
     @torch.no_grad()
     def save(self) -> None:
-        """Copy what the model has now."""
+        """Copy the model's current statistics."""
         self._saved = [(each, each.clone()) for norm in self._norms for each in norm.buffers()]
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Give the model back what it had when it was copied."""
+        """Write the copied statistics back to the model."""
         for buffer, saved in self._saved:
             buffer.copy_(saved)

@@ -19,7 +19,7 @@ class MaskSteps:
 
     rise: int  # until the target reaches its final value
     prune: int  # finished steps when gates are pruned
-    wait: int  # by which pruning can be postponed at most
+    wait: int  # by which pruning may be postponed
     rewarm: float
 
 
@@ -29,21 +29,21 @@ class Stage:
 
     number: int  # from 1
     of: int
-    began: int  # of the run before this stage
+    began: int  # steps of the run before this stage
     optim: OptimConfig  # its own steps, learning rate and warm-up
-    keep: float | None  # share of the teacher's prunable parameters, or
-    student: str | dict[str, Any] | None  # a shape
+    keep: float | None  # share of the teacher's prunable parameters; None: a fixed shape
+    student: str | dict[str, Any] | None  # the shape; None with ``keep``
     masks: MaskSteps | None
     map_steps: int | None = None  # first steps of the stage, in which a mapping is learnt
 
     @property
     def end(self) -> int:
-        """The run's number of finished steps at its end."""
+        """The number of finished steps of the run at the end of this stage."""
         return self.began + self.optim.steps
 
     @property
     def folds(self) -> int:
-        """The run's number of finished steps at the end of the mapping, if one is learnt."""
+        """The number of finished steps of the run at the end of the mapping, if one is learnt."""
         return self.began + (self.map_steps or 0)
 
 
@@ -114,8 +114,8 @@ def _map_steps(config: RunConfig) -> int | None:
     steps, mapped = config.optim.steps, as_steps(config.inherit.map_steps, config.optim.steps)
     if not 1 <= mapped < steps:
         raise ConfigError(
-            f"the mapping is learnt in {mapped} steps (inherit.map_steps), of {steps} in all; set "
-            f"it so that at least one step is before its end and one after it"
+            f"inherit.map_steps gives the mapping {mapped} of the run's {steps} steps; it needs at "
+            "least one, and at least one must follow"
         )
     return mapped
 
@@ -123,8 +123,8 @@ def _map_steps(config: RunConfig) -> int | None:
 def check_gate_distance(config: RunConfig, stage: Stage, before: float, whole: float = 0.0) -> None:
     """Raise ConfigError if pruning comes before gates can have closed.
 
-    AdamW moves them ``lr`` per step; ``before`` is the share of the teacher at the stage's start,
-    of which ``whole`` loses nothing.
+    AdamW moves them by ``lr`` per step. ``before`` is the share of the teacher's parameters at the
+    stage's start, and ``whole`` the part of it that cannot be pruned.
     """
     assert stage.keep is not None
     assert stage.masks is not None
@@ -141,7 +141,7 @@ def check_gate_distance(config: RunConfig, stage: Stage, before: float, whole: f
 def gate_distance(keep: float) -> float:
     """Return how far log-alpha falls when all gates go from open to the share ``keep`` together.
 
-    A parameter remains if both of its units do, so each has the probability sqrt(keep).
+    A parameter remains if both of its units do, so each unit remains with probability sqrt(keep).
     """
     off = 1 - math.sqrt(keep)
     if off <= 0:

@@ -40,7 +40,7 @@ class Setup:
     distributed: DistributedContext
     data_hash: str  # of everything the batches depend on
     recipe: str  # digest of what determines the teacher's features
-    kept_tokens: KeptTokens | None = None  # the student's vocabulary, where it has one of its own
+    kept_tokens: KeptTokens | None = None  # the student's vocabulary, if it has its own
 
     @property
     def shrinks(self) -> bool:
@@ -54,7 +54,7 @@ class Setup:
         return bool(self.pairs.memories) and samples < sum(map(len, self.pairs.memories))
 
     def load_features(self, path: Path) -> str | None:
-        """Load the teacher features of a run folder; return the reason if that is impossible."""
+        """Load the teacher features of a run folder; return why if that is impossible."""
         if self.features is None:
             return None
         faults = self.distributed.all_gather(self.features.load(path))
@@ -64,9 +64,9 @@ class Setup:
         return next((fault for fault in faults if fault is not None), None)
 
     def compute_features(self, steps: int) -> None:
-        """Compute the features of the first ``steps`` steps, in the same batches.
+        """Compute the features of the first ``steps`` steps in the batches of the run.
 
-        They are bit-identical: rounding depends on which rows share a matrix product.
+        This makes them bit-identical, as rounding depends on which rows share a matrix product.
         """
         features, config = self.features, self.config
         if features is None or not self.pairs.memories:
@@ -85,7 +85,7 @@ class Setup:
                 return
 
     def read_cache(self, observer: Observer) -> None:
-        """Read the feature cache into the tables of pairs in memory; a stream reads it by itself.
+        """Read the feature cache into the tables of pairs in memory; streams read it themselves.
 
         Raises DataError if the processes do not see the same cache.
         """

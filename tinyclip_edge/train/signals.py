@@ -12,11 +12,11 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopSignal:
-    """Context in which a signal requests a checkpoint; a Ctrl-C after it ends the process at once.
+    """Context in which a signal requests a checkpoint; a further Ctrl-C ends the process at once.
 
     A second SIGTERM is ignored: schedulers and timeout(1) send it to a process and to its group.
-    ``patient`` ignores a second Ctrl-C too, because launchers forward what the terminal sends to
-    all.
+    ``patient`` ignores a second Ctrl-C too: the terminal sends it to every process, and launchers
+    forward it again.
     """
 
     def __init__(self, *, patient: bool = False) -> None:

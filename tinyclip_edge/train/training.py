@@ -192,7 +192,7 @@ def train(
             raise
         _report_skipped_images(setup, watcher)
         for stream in setup.pairs.streams:
-            stream.final_check()  # of a stream that is too short for its running check
+            stream.final_check()  # a short stream may end before its regular check
         student = machine.state.result
         if not is_finetune:
             distributed.on_main(lambda: save_local_dir(folder.student, student))

@@ -1,4 +1,4 @@
-"""What a run trains on, in memory or streamed, and hashes by which a resumed run knows it."""
+"""The pairs that a run trains on, in memory or streamed, and hashes to recognise them on resume."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def open_pairs(
     cache = "not kept" if filler is None else f"read from {filler.store.folder}"
     observer.on_message(f"{source.name} is streamed; teacher features are {cache}")
     for each in sources:
-        for line in each.known():  # of tables and folders, before they are streamed
+        for line in each.known():  # what tables and folders reveal before they are streamed
             observer.on_message(line)
     pairs = mixed(
         [
@@ -80,7 +80,7 @@ def load_pairs(
     limit: int | None = None,
     crops: Crops | None = None,
 ) -> PairMemory:
-    """Load a source into memory, and tell what was left out. Raises DataError."""
+    """Load a source into memory, and report what was left out. Raises DataError."""
     memory = PairMemory.load(source, codec, workers=data.workers, limit=limit, crops=crops)
     for line in memory.skipped():
         observer.on_message(line)

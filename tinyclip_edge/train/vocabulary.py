@@ -22,13 +22,13 @@ from tinyclip_edge.models.vocabulary import Vocabulary
 
 
 class KeptTokens(BaseModel):
-    """What a run folder keeps of its vocabulary, so that it does not change with its file."""
+    """A run's vocabulary as stored in its folder, independent of the texts it was chosen from."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     vocab: int | str  # student.vocab
     tokenizer: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]  # Vocabulary.digest of the teacher
-    ids: list[Annotated[int, Field(ge=0)]]  # of the teacher, ascending: the student's count from 0
+    ids: list[Annotated[int, Field(ge=0)]]  # the teacher's, ascending; the student's count from 0
 
     def save(self, path: Path) -> None:
         """Write the file. Raises DataError."""
@@ -50,7 +50,7 @@ class KeptTokens(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The model that the first student is made out of."""
+    """The model that the first student is derived from."""
 
     clip: LoadedClip  # the teacher, or with student.vocab its weights with fewer tokens
     kept: KeptTokens | None = None
@@ -65,8 +65,8 @@ def origin_of(
 ) -> Origin:
     """Return the teacher with the tokens that ``student.vocab`` selects.
 
-    ``kept`` is the file in which the run has its choice, where it was made before. Raises
-    ConfigError, DataError and ModelError.
+    ``kept`` is the file of a selection that the run has made before. Raises ConfigError, DataError
+    and ModelError.
     """
     vocab = config.student.vocab
     if vocab is None:
@@ -95,9 +95,10 @@ def origin_of(
 
 
 def planned_origin(config: RunConfig, teacher: LoadedClip) -> LoadedClip:
-    """Return the origin's shape, where no captions are read: a number of tokens is reached.
+    """Return a model of the origin's shape, for a plan.
 
-    Raises as ``origin_of``.
+    If ``student.vocab`` is a number, arbitrary tokens stand in, so that no captions are read.
+    Raises the same errors as ``origin_of``.
     """
     vocab = config.student.vocab
     if not isinstance(vocab, int):
@@ -108,7 +109,7 @@ def planned_origin(config: RunConfig, teacher: LoadedClip) -> LoadedClip:
 
 
 def _check_tokenizers(config: RunConfig, teacher: LoadedClip) -> None:
-    """Raise ConfigError for a student that has another tokenizer than the one to select from."""
+    """Raise ConfigError for a student whose tokenizer is not the one to select from."""
     for model in (config.student.model, *(stage.student for stage in config.stages)):
         if model is not None and names_own_tokenizer(model, teacher):
             raise ConfigError(

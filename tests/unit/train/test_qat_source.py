@@ -89,7 +89,7 @@ def test_the_coarsest_precision_says_how_to_round(precisions, settings, expected
 
 @pytest.mark.parametrize("precision", ["int8", "static", "q4"])
 def test_a_token_table_of_3_bits_is_not_imitated(precision):
-    with pytest.raises(ConfigError, match="--qat has no token table of 3 bits"):
+    with pytest.raises(ConfigError, match="--qat does not support a 3-bit token table"):
         rounding_for((precision,), ExportPreset().with_token_table(3))
 
 

@@ -98,7 +98,7 @@ class FeatureCacheFiller:
         return self.result(total, time.perf_counter() - began, estimate)
 
     def result(self, computed: Computed, seconds: float, estimate: Estimate | None) -> CacheResult:
-        """Return the result of a fill that computed so much."""
+        """Return the result of a fill with these counts."""
         return CacheResult(
             folder=self.store.folder,
             parts=len(self.parts),
@@ -141,7 +141,7 @@ class FeatureCacheFiller:
         return round(pairs * (picture + captions * (row + MARK)))
 
     def begin(self, missing: Sequence[int], processes: int, watcher: FillWatcher) -> Estimate:
-        """Create the folder, and announce what it takes. Raises DataError if the disk is full."""
+        """Create the folder and announce the estimate. Raises DataError if the disk is too full."""
         estimate = self.estimate(missing, processes)
         parts = f"{len(missing):,} of {len(self.parts):,} parts"
         watcher.on_message(f"feature cache {self.store.folder}: {parts} are missing, {estimate}")
@@ -150,7 +150,7 @@ class FeatureCacheFiller:
             raise DataError(
                 f"feature cache {self.store.folder} needs about {size(estimate.nbytes)}, but "
                 f"its disk has {size(free)} left; free some space, or set data.feature_cache "
-                "to a folder elsewhere"
+                "to a folder on another disk"
             )
         self.store.create()
         return estimate
@@ -192,7 +192,7 @@ class FeatureCacheFiller:
     ) -> PartFeatures:
         """Compute the features of all pictures in order, then of every distinct text.
 
-        These are ``own_texts``, and captions of pairs that are ``captioned``.
+        The texts are ``own_texts`` and, if ``captioned``, the captions of the pairs.
         """
         marks: list[bytes] = []
         seeds: list[list[int]] = []
@@ -230,7 +230,7 @@ class FeatureCacheFiller:
         )
 
     def _decoded(self, pairs: Iterator[Pair]) -> Iterator[list[tuple[Pair, Tensor | None]]]:
-        """Yield pairs with their pictures ``[V, 3, H, W]``, decoding the next ones meanwhile."""
+        """Yield pairs with their pictures ``[V, 3, H, W]``; the next ones are decoded ahead."""
         size = max(1, self.batch // self.views)
         waiting: deque[list[tuple[Pair, Future[Tensor | None]]]] = deque()
         with ThreadPoolExecutor(self.workers) as pool:

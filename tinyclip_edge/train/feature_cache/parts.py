@@ -12,8 +12,8 @@ from tinyclip_edge.data.source import Part
 def parts_to_cache(sources: Sequence[PairSource]) -> tuple[tuple[Part, ...], frozenset[str]]:
     """Return all parts, those of texts without pictures last, and marks of the captionless ones.
 
-    Captions of these are ignored, as all of their sources have texts of their own. A part of
-    several sources counts once, as the one that reads pictures without captions too.
+    A part is captionless, and its captions are ignored, if all of its sources have texts of their
+    own. A part that several sources share counts once.
     """
     paired = [part for source in sources if source.texts is None for part in source.parts]
     unpaired = [source for source in sources if source.texts is not None]

@@ -40,7 +40,7 @@ class Computed(NamedTuple):
 
     parts: int = 0
     pictures: int = 0
-    captions: int = 0  # distinct ones in each part
+    captions: int = 0  # distinct within each part
     undecodable: int = 0  # pictures
     nbytes: int = 0
 
@@ -50,7 +50,7 @@ class Computed(NamedTuple):
 
 
 def interrupted_fill(folder: Path, parts: int) -> InterruptedRun:
-    """Return the end of a fill that was stopped after so many parts."""
+    """Return the exception for a fill that was stopped after computing ``parts`` parts."""
     return InterruptedRun(
         f"stopped; the {parts:,} parts computed so far are in {folder}; repeat the command to "
         "compute the others"
@@ -65,7 +65,7 @@ class CacheResult:
     parts: int  # in the source
     computed: int  # number of parts
     pictures: int
-    captions: int  # distinct ones in each part
+    captions: int  # distinct within each part
     undecodable: int
     nbytes: int
     seconds: float

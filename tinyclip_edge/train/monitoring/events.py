@@ -58,7 +58,7 @@ class Silent:
 
 
 class Observers:
-    """Passes all that it observes on to others; a function gets the steps alone."""
+    """Passes every report on to several observers; a plain function receives only the steps."""
 
     def __init__(self, *others: Observer | Callable[[StepReport], None] | None) -> None:
         self._observers: list[Observer] = []
@@ -114,8 +114,8 @@ class EventLog:
 def rewind_events(path: Path, step: int, warn: Callable[[str], None] = lambda _: None) -> None:
     """Drop the events that a run resumed after ``step`` steps will log again.
 
-    For step 0, its own events are dropped too. Damaged lines are moved to a file beside it, which
-    is reported through ``warn``.
+    With step 0, events of step 0 are dropped too. Damaged lines are moved to another file in the
+    same folder and reported through ``warn``.
     """
     if not path.exists():
         return

@@ -1,4 +1,4 @@
-"""Figures of a run for TensorBoard or Weights & Biases, through accelerate's trackers."""
+"""Metrics of a run for TensorBoard or Weights & Biases, through accelerate's trackers."""
 
 from __future__ import annotations
 

@@ -67,8 +67,8 @@ class StepCheck:
     """Real training steps of the first stage, with a student that is discarded afterwards."""
 
     pairs: int  # per batch
-    seconds: float  # the teacher computes its features
-    cached_seconds: float | None  # the teacher's features are cached
+    seconds: float  # of a step in which the teacher computes its features
+    cached_seconds: float | None  # of a step with cached features of the teacher
     finite: bool
     activations: int  # bytes stored for the backward pass
     loader_per_s: float  # throughput of the run's loader
@@ -81,7 +81,7 @@ class StepCheck:
 
 @dataclass(frozen=True, slots=True)
 class MemoryCheck:
-    """Approximate memory of a run in bytes, without the libraries' own."""
+    """Approximate memory of a run in bytes, not counting the libraries' own."""
 
     pictures: int
     features: int
@@ -89,7 +89,7 @@ class MemoryCheck:
     student: int  # weights, gradients and AdamW's two moments
     activations: int
     available: int | None  # on the device; None if unknown
-    shared: bool  # pictures and features share the device's memory, because it is the CPU's
+    shared: bool  # the device is the CPU, so pictures and features are in its memory
 
     @property
     def device(self) -> int:
@@ -100,7 +100,7 @@ class MemoryCheck:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """All measurements; those made pointless by a refusal are None."""
+    """All measurements; None where a refusal makes them pointless."""
 
     name: str
     teacher: str
@@ -120,7 +120,7 @@ class Diagnosis:
     cache_bytes: int | None = None  # of the whole feature cache on disk; None: there is none
     probes: tuple[ProbeResult, ...] = ()
     domain: DomainCheck | None = None  # of pictures without captions, whose texts are labels
-    stopped: str | None = None  # the error that the run would begin with
+    stopped: str | None = None  # the error with which the run would stop at its start
 
     @property
     def findings(self) -> tuple[Finding, ...]:

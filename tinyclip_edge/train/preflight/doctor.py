@@ -103,7 +103,7 @@ def _measured(
     if setup.validation is not None and setup.validation.reference is None:
         observer.on_message("measuring the teacher")
         accuracy = _accuracy(setup)
-    observer.on_message("comparing what changes embeddings")
+    observer.on_message("comparing how teacher and student respond to changed inputs")
     probes = probe_pair(setup.teacher_clip, state.student)
     observer.on_message("taking steps")
     counted = _with_counts(diagnosis.source, setup)
@@ -211,7 +211,7 @@ def _memory(setup: Setup, state: StageState, activations: int) -> MemoryCheck:
         decoded = len(pairs) * picture_bytes(setup.teacher_clip)
         pictures += decoded if pairs.viewed is None else pairs.viewed.nbytes
     features, teacher, task = setup.features, setup.teacher, state.task
-    # What else a mapping needs is among the activations, which a step has shown.
+    # The rest of a mapping's memory is part of the activations measured in a step.
     factors = factor_bytes(task.mapping) if isinstance(task, MappedTask) else 0
     rows = 0 if features is None else len(features.image) + len(features.text)
     device = setup.accelerator.device
@@ -243,7 +243,7 @@ def _cache_bytes(filler: FeatureCacheFiller, source: SourceCheck) -> int:
 
 
 def _captions(filler: FeatureCacheFiller, source: SourceCheck) -> float:
-    """Return the number of distinct captions, or of texts of no picture, per pair."""
+    """Return the number of distinct captions, and of texts without a picture, per pair."""
     texts = sum(len(each.texts) for each in filler.sources if each.texts is not None)
     if all(each.texts is not None for each in filler.sources):
         return texts / max(1, source.count.pairs)
@@ -252,9 +252,9 @@ def _captions(filler: FeatureCacheFiller, source: SourceCheck) -> float:
 
 
 def _training_seconds(step: StepCheck, steps: int, missing: int, *, ahead: bool) -> float:
-    """Return the time of all steps; the teacher runs until its features are all cached.
+    """Return the time of all steps; the teacher runs until all of its features are cached.
 
-    ``ahead``: it does so before the first step.
+    ``ahead``: they are cached before the first step.
     """
     if step.cached_seconds is None:
         return steps * step.seconds

@@ -1,4 +1,4 @@
-"""A look at images without captions and at their labels, through the eyes of a teacher.
+"""How well a teacher knows images without captions and their labels.
 
 Shapes: N images, C labels, K common names, D embedding dimension.
 """
@@ -31,10 +31,10 @@ from tinyclip_edge.train.preflight.finding import ALIKE, MANY, MIN_IMAGES, SIGMA
 from tinyclip_edge.train.tasks.encoders import pixel_codec
 
 LOOKED_AT = 512  # images of a source
-COMMON_NAMES = 256  # with which the labels compete
-CLOSE = 0.5  # of the best label's probability: a second best that is as probable competes
-MIN_CONFUSED = 3  # images of a pair of labels
-NAMED = 5  # labels and images of a message
+COMMON_NAMES = 256  # names that compete with the labels
+CLOSE = 0.5  # share of the best label's probability from which on the second best is close
+MIN_CONFUSED = 3  # images from which on a pair of labels counts as confused
+NAMED = 5  # labels or images listed in a message
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +67,11 @@ class DomainCheck:
     images: int
     labels: int
     confidence: float  # median probability of the best label
-    unused: tuple[str, ...]  # labels that are the best of no image
+    unused: tuple[str, ...]  # labels that are best for no image
     confused: tuple[ConfusedLabels, ...]  # the most confused first
     far: tuple[str, ...]  # names of images that are far from all labels
-    repeated: float  # nearly equal to an earlier image
-    commonest: float  # nearly equal to the centre of the largest group
+    repeated: float  # share nearly equal to an earlier image
+    commonest: float  # share nearly equal to the centre of the largest group
     recognition: Recognition | None  # None: there are no other names to compare with
     notes: tuple[str, ...] = ()
 
@@ -152,10 +152,10 @@ def look_at_features(
     classes: Features | None = None,
     firsts: npt.NDArray[np.intp] | None = None,
 ) -> DomainCheck:
-    """Measure what a teacher makes of its features ``images [N, D]``, unit norm, and of labels.
+    """Check images by a teacher's unit-norm features ``images [N, D]``, and their labels.
 
-    ``names`` are those of the images; ``classes [C, D]`` the features of the labels and ``firsts
-    [N]`` of ``first_duplicates``, if they have been computed. Raises DataError like
+    ``names`` are those of the images. ``classes [C, D]``, the features of the labels, and ``firsts
+    [N]``, the result of ``first_duplicates``, are passed if already computed. Raises DataError like
     ``check_labels``.
     """
     notes = check_labels(clip, labels, templates)
@@ -179,7 +179,7 @@ def look_at_source(
 ) -> DomainCheck:
     """Look at a sample of the pictures of a source, with the labels of its texts.
 
-    Pictures that do not decode are left out. Raises DataError.
+    Pictures that cannot be decoded are left out. Raises DataError.
     """
     labels = open_labels(texts)
     check_labels(clip, labels, texts.templates)
@@ -196,7 +196,7 @@ def look_at_source(
                 features.append(clip.model.encode_image(pixels, normalize=True).numpy())  # type: ignore[operator]
                 names += usable
     if not features:
-        raise DataError(f"{source.name} has no image that decodes")
+        raise DataError(f"{source.name} has no image that can be decoded")
     return look_at_features(
         clip, np.concatenate(features), labels, templates=texts.templates, names=names
     )
@@ -213,10 +213,11 @@ def check_domain(
     names: Sequence[str] | None = None,
     firsts: npt.NDArray[np.intp] | None = None,
 ) -> DomainCheck:
-    """Return the same of unit-norm features: ``images [N, D]``, ``classes [C, D]``.
+    """Check a domain by unit-norm features of its ``images [N, D]`` and labels ``classes [C, D]``.
 
-    ``common [K, D]`` are those of names that have nothing to do with the labels; None: whether the
-    teacher knows the domain is not judged. ``firsts`` as above. Raises DataError without images.
+    ``common [K, D]`` are features of names unrelated to the labels; without them, whether the
+    teacher knows the domain is not judged. ``firsts``: see ``look_at_features``. Raises DataError
+    without images.
     """
     if not len(images):
         raise DataError("there are no images to look at")
@@ -244,9 +245,9 @@ def check_domain(
 def recognition(images: Features, classes: Features, common: Features) -> Recognition:
     """Return how often one of the labels ``[C, D]`` wins against common names ``[K, D]``.
 
-    The standard error is that of as many names drawn from all without replacement: a teacher that
-    does not know the domain has no reason to prefer the labels, though it may well prefer a few
-    names for all images.
+    The standard error is that of C names drawn from all without replacement: a teacher that does
+    not know the domain has no reason to prefer the labels, though it may well prefer a few names
+    for all images.
     """
     winners = (images @ np.concatenate([classes, common]).T).argmax(axis=1)
     labels, names = len(classes), len(classes) + len(common)
@@ -260,8 +261,8 @@ def recognition(images: Features, classes: Features, common: Features) -> Recogn
 def _near_centre(images: Features, group: npt.NDArray[np.bool_]) -> float:
     """Return the share of images ``[N, D]`` that are nearly equal to the centre of their group.
 
-    A group is a chain of nearly equal images, whose ends may well differ: a teacher that does not
-    tell a domain far apart sees some image between any two of thousands.
+    A group is a chain of nearly equal images, and its ends may differ: where a teacher hardly
+    distinguishes the images of a domain, thousands of different ones can form one chain.
     """
     if len(images) < 2:
         return 0.0
@@ -271,7 +272,7 @@ def _near_centre(images: Features, group: npt.NDArray[np.bool_]) -> float:
 
 
 def _confused(chances: Features, labels: Sequence[str]) -> list[ConfusedLabels]:
-    """Return the pairs of labels that many images have as best and close second best."""
+    """Return pairs of labels that are best and close second best for many images."""
     order = np.argsort(-chances, axis=1, kind="stable")[:, :2]
     first, second = (np.take_along_axis(chances, order[:, [place]], axis=1) for place in (0, 1))
     close = (second >= CLOSE * first)[:, 0]

@@ -53,7 +53,7 @@ class StagePlan:
     lr: float
     prune_after: int | None  # in this stage
     activation_bytes: int  # for the pairs that a process holds at once
-    student_bytes: int  # with gradients and AdamW's moments, and a mapping while one is learnt
+    student_bytes: int  # with gradients and AdamW's moments, and with the mapping if one is learnt
     pflop: float  # of the student
     teacher_pflop: float  # run on every pair
 
@@ -146,7 +146,7 @@ def _stages(
     config: RunConfig, teacher: LoadedClip, rows: int, teacher_flop: int
 ) -> Iterator[StagePlan]:
     """Yield the plans of all stages; ``teacher_flop``: cost of the teachers for one pair."""
-    before, dense_share = teacher, 1.0  # the dense model, and the share of it that masks have kept
+    before, dense_share = teacher, 1.0  # the dense model, and its share that masks have left
     with on_meta_device():
         for stage in resolve_stages(config, teacher):
             mapping = None
@@ -237,10 +237,10 @@ def _activations(student: LoadedClip, config: RunConfig) -> int:
         else:
             features = encoder.encode_image(pixels), encoder.encode_text(tokens)
     peak = saved.peak
-    del features  # held until here, as by a loss
+    del features  # kept alive until here, as a loss would
     return peak // TRACED * _size(config) // FLOAT
 
 
 def _size(config: RunConfig) -> int:
-    """Return a value's size in bytes; it ignores that autocast leaves some in float32."""
+    """Return a value's size in bytes, ignoring that autocast leaves some in float32."""
     return FLOAT if config.run.precision == "fp32" else HALF

@@ -1,4 +1,4 @@
-"""A problem of a run that has not started, and the measures of one."""
+"""Problems of a run that has not started, and the thresholds for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How fast this machine trains: measured with one transformer layer, in a second or so."""
+"""How fast this machine trains, measured with one transformer layer in about a second."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 TERA = 1e12
-SECONDS = 0.5  # to measure
+SECONDS = 0.5  # length of the measurement
 WIDTH, TOKENS = 256, 50
 ROWS = {"cpu": 64, "cuda": 1024}
 

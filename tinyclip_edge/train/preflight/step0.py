@@ -159,7 +159,7 @@ def _measure(config: RunConfig, teacher: LoadedClip, student: LoadedClip) -> Ste
 
 
 def _scales(loss: LossConfig, teacher: LoadedClip, temperature: float) -> dict[str, float]:
-    """Return the factors on similarities that the first step will have."""
+    """Return the factors on similarities in the first step."""
     teacher_scale = loss.teacher_logit_scale or teacher.logit_scale / temperature
     setting = loss.student_logit_scale
     return {

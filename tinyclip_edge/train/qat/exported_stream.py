@@ -1,7 +1,7 @@
-"""What an export does to a tower's residual stream before it rounds: means out of its weights.
+"""How an export changes a tower's residual stream before rounding: it removes means.
 
-Where norms are exported without means, the weights that write into the stream lose theirs, and the
-biases of norms move into the products that follow. Both change what is rounded, and nothing else.
+Where norms are exported without subtracting means, the weights that write into the stream lose
+theirs, and the biases of norms move into the products that follow. This only affects rounding.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from tinyclip_edge.inheritance.open_clip_kinds import TEXT, VIT
 from tinyclip_edge.inheritance.tower_kind import TowerName
 from tinyclip_edge.inheritance.tower_kinds import recognise
 
-# As tinyclip_export.onnx_passes.split_ffn: bytes of a picture's neurons, and a kernel's columns.
+# As in tinyclip_export.onnx_passes.split_ffn: bytes of a picture's neurons, columns of a kernel.
 MIN_BYTES, MAX_BYTES = 512 * 1024, 1024 * 1024
 COLUMNS = 32
 
 
 @dataclass(frozen=True, slots=True)
 class ExportedStream:
-    """Parameters of a tower by ``id``, which its modules keep while it trains."""
+    """Parameters of a tower by ``id``, which stays the same during training."""
 
     writers: frozenset[int] = frozenset()  # weights whose outputs are added to the stream
     norm_biases: frozenset[int] = frozenset()  # that move into products
@@ -35,10 +35,10 @@ UNCHANGED = ExportedStream()
 
 
 def exported_stream(model: nn.Module, tower: TowerName) -> ExportedStream:
-    """Return what the export changes in one tower of a CLIP; nothing but in open_clip's own kinds.
+    """Return what the export changes in one tower of a CLIP: nothing outside open_clip's own kinds.
 
-    As there, a tower with layer scale, or whose products have no bias, keeps its means; so does
-    here, other than there, an image tower that does not begin with a norm.
+    As in the export, a tower with layer scale, or without biases in its products, keeps its means.
+    Unlike in the export, so does an image tower that does not begin with a norm.
     """
     try:
         kind, prefix = recognise(model.state_dict(), tower)
@@ -73,14 +73,14 @@ def without_mean(weight: Tensor) -> Tensor:
 
 
 def half_of(x: Tensor, neurons: int) -> int | None:
-    """Return where a layer of ``x [B, L, N]`` is split; None for one that stays whole."""
+    """Return the column at which a layer of ``x [B, L, N]`` is split; None if it stays whole."""
     rows = x.shape[1] if x.ndim == 3 else 0
     if neurons < 2 * COLUMNS or not MIN_BYTES < 4 * neurons * rows <= MAX_BYTES:
         return None
     return -(-neurons // (2 * COLUMNS)) * COLUMNS
 
 
-def _loses_means(block: Any) -> bool:  # noqa: ANN401 - of open_clip, or ours of the same names
+def _loses_means(block: Any) -> bool:  # noqa: ANN401 - open_clip's, or ours with the same names
     products = (block.attn.in_proj_bias, block.mlp.c_fc.bias)
     scales = (getattr(block, name, None) for name in ("ls_1", "ls_2"))
     return all(bias is not None for bias in products) and all(

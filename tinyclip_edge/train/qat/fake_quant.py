@@ -89,7 +89,7 @@ def rounded(
 ) -> AbstractContextManager[object]:
     """Return a context in which products with weights are rounded; None leaves them float.
 
-    ``stream``: of the tower that runs in it.
+    ``stream`` is that of the tower that runs in the context.
     """
     return nullcontext() if how is None else RoundedProducts(how, stream)
 
@@ -97,7 +97,7 @@ def rounded(
 class RoundedProducts(TorchFunctionMode):
     """Rounds what a graph would quantize: products with a weight, and the token table.
 
-    As in the graph, the module that contains a product does not matter. Raises ModelError for
+    As in the graph, it does not matter which module contains a product. Raises ModelError for
     attention with a padding mask, which cannot be exported.
     """
 
@@ -108,7 +108,7 @@ class RoundedProducts(TorchFunctionMode):
         self._norm_biases = stream.norm_biases if how.centred else frozenset()
         self._sources = stream.sources if how.centred else frozenset()
         self._downs = stream.downs if how.halves else frozenset()
-        self._bare = WeakIdKeyDictionary()  # output of a norm -> the same without bias, and bias
+        self._bare = WeakIdKeyDictionary()  # output of a norm -> output without bias, and bias
         self._near: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}  # weight and rounded form
         self._rounded_forms: Mapping[object, Callable[..., Any]] = {
             F.linear: self._linear,
@@ -160,7 +160,7 @@ class RoundedProducts(TorchFunctionMode):
         if bias is None or id(bias) not in self._norm_biases:
             normed = F.layer_norm(x, shape, weight, bias, eps)
             return _less_mean(normed) if id(bias) in self._sources else normed
-        # Rounded weights leave the stream a small mean, which this norm does not subtract either.
+        # With rounded weights a small mean remains in the stream; the exported norm keeps it too.
         bare = x / (x.square().mean(dim=-1, keepdim=True) + eps).sqrt()
         bare = bare if weight is None else bare * weight
         normed = bare + bias
@@ -168,9 +168,9 @@ class RoundedProducts(TorchFunctionMode):
         return normed
 
     def _rows(self, select: Callable[..., Tensor], x: Tensor, *args: Any) -> Tensor:  # noqa: ANN401
-        """Select or move rows, which stay those of a norm."""
+        """Select or move rows of a norm's output and remember that they are one."""
         rows = select(x, *args)
-        if id(x) in self._writers:  # positions, which are added to the stream
+        if id(x) in self._writers:  # position embeddings, which are added to the stream
             return _less_mean(rows)
         if x in self._bare and rows.shape[-1:] == x.shape[-1:]:
             bare, bias = self._bare[x]

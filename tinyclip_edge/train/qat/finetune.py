@@ -37,7 +37,7 @@ from tinyclip_edge.train.training import train
 
 LR_RATIO = 0.1  # of the learning rate that the student was trained with
 WARMUP = 0.05  # share of the steps
-MAX_CONVOLUTIONS = 4  # of a ViT, whose patch embedding is a convolution
+MAX_CONVOLUTIONS = 4  # in a ViT, whose patch embedding is a convolution
 IDENTITY = "finetune.json"  # in a run folder: the student's hash and the settings
 
 
@@ -128,7 +128,7 @@ def finish_quantized(
 
 
 def score(metrics: Mapping[str, float]) -> float:
-    """Return the score by which a run also selects its best student."""
+    """Return the score by which a run selects its best student."""
     return selection_score(metrics)
 
 

@@ -1,4 +1,4 @@
-"""Values as an exported file has them: activations, weights and token rows in few bits.
+"""Values as an exported file stores them: activations, weights and token rows in few bits.
 
 Letters in shapes: B rows of a batch, K inputs, N outputs, W width.
 """

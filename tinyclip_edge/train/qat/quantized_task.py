@@ -15,7 +15,7 @@ from tinyclip_edge.train.tasks.encoders import PairEncoder
 
 @dataclass(frozen=True, slots=True)
 class TowerRounding:
-    """Rounding of each tower; None leaves it float, and an image tower frozen."""
+    """Rounding of each tower; None leaves it float and freezes an image tower."""
 
     image: Rounding | None
     text: Rounding | None
@@ -27,7 +27,7 @@ class RoundedEncoder(PairEncoder):
     def __init__(self, clip: LoadedClip, rounding: TowerRounding) -> None:
         super().__init__(clip)
         self.rounding = rounding
-        # By identity: of these modules, which training changes in place.
+        # Identified by id: training changes these parameters in place.
         self._image_stream = exported_stream(clip.model, "image")
         self._text_stream = exported_stream(clip.model, "text")
 
@@ -67,7 +67,7 @@ class QuantizedTask(DistillTask):
         return self.clip.logit_scale
 
     def first_bias(self) -> None:
-        """Leave the student its own."""
+        """Return None: the student keeps its own bias."""
 
     def train(self) -> None:
         """Put the student into training mode, except for a frozen image tower."""

@@ -1,4 +1,4 @@
-"""Settings of quantization-aware training: those of the student's run, or of other pairs."""
+"""Settings of quantization-aware training: from the student's run, or for other pairs."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def finish_model(
 
     A run determines teacher, loss, pairs and seed; any other model is its own teacher, on the pairs
     ``train``, which may also replace those of a run. ``val`` is used if a run has no validation
-    pairs. Checkpoints are in ``folder``, from which an interrupted training continues. Raises
-    ConfigError without pairs, DataError, ModelError, and InterruptedRun.
+    pairs. An interrupted training continues from the checkpoints in ``folder``. Raises ConfigError
+    without pairs, DataError, ModelError, and InterruptedRun.
     """
     run = run_folder(source)
     teacher: LoadedClip | None = None
@@ -97,5 +97,5 @@ def rounding_for(precisions: Collection[str], preset: ExportPreset) -> Rounding:
 
 def _rounding(weights: str, table: str) -> Rounding:
     if table == "3 bit":
-        raise ConfigError("--qat has no token table of 3 bits; use --token-bits 4 or 8 with it")
+        raise ConfigError("--qat does not support a 3-bit token table; use --token-bits 4 or 8")
     return Rounding(weights, table)

@@ -81,9 +81,9 @@ class StageFactory:
     def fold(self, state: StageState) -> StageState:
         """Return the state after the last step of a mapping: its weights are trained from now on.
 
-        They get an optimizer of their own, which knows nothing of the mapping's.
+        Their optimizer is new and takes over nothing from the mapping's.
         """
-        model = deepcopy(state.student.model)  # what wraps the old one may hold on to its weights
+        model = deepcopy(state.student.model)  # wrappers of the old one may refer to its weights
         first = InitialStudent(replace(state.student, model=model), state.inherited)
         after = self._folded(state.stage, first, before=state)
         _copy_objective_moments(state, after)
@@ -191,7 +191,7 @@ class StageFactory:
         return student
 
     def _averaged(self, student: LoadedClip) -> AveragedStudent | None:
-        """Return a moving average that starts now, equal on all processes; None without ``ema``."""
+        """Return a new moving average, the same on all processes; None without ``ema``."""
         decay = self.config.optim.ema
         return None if decay is None else AveragedStudent.of(student, decay)
 
@@ -203,7 +203,7 @@ class StageFactory:
         position: Position,
         mapping: WeightMapping | None = None,
     ) -> DistillTask:
-        self.accelerator.free_memory()  # it would hold every earlier student
+        self.accelerator.free_memory()  # otherwise it keeps all earlier students
         context = TaskContext(
             self.teacher,
             self.codec,
@@ -271,10 +271,10 @@ class StageFactory:
 
 
 def takes_channels_last(visual: nn.Module, device: torch.device) -> bool:
-    """Whether an image tower trains faster with channels last: one of convolutions.
+    """Whether an image tower trains faster with channels last, as convolutional ones do.
 
-    On the CPU not with convolutions by groups (FastViT): backward passes of oneDNN, as of torch
-    2.14, write outside their memory there, which ends in NaN or ends the process.
+    Not on the CPU with grouped convolutions (FastViT): oneDNN's backward pass, as of torch 2.14,
+    then writes outside its memory, which leads to NaN or a crash.
     """
     if hasattr(visual, "transformer"):
         return False

@@ -102,13 +102,13 @@ class StageLog:
         )
 
     def folded(self, state: StageState, done: int) -> None:
-        """Log the end of the mapping of ``state``, and how far it is from a selection."""
+        """Log the end of the mapping of ``state``, and how much it differs from a selection."""
         assert isinstance(state.task, MappedTask)
         spread = state.task.mapping.spread()
         self.events.write("fold", step=done, stage=state.stage.number, **spread)
         self.observer.on_message(
             f"step {done}: the mapping is folded into weights; {spread['width']:.1%} of a unit and "
-            f"{spread['depth']:.1%} of a layer come from others than its main one in the teacher"
+            f"{spread['depth']:.1%} of a layer do not come from its main source in the teacher"
         )
 
     def _postponed(self, task: MaskedTask, state: StageState, done: int) -> None:

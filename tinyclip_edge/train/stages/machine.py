@@ -84,7 +84,7 @@ class StageMachine:
         return result
 
     def fold(self) -> None:
-        """Go on with the weights themselves instead of the mapping that made them."""
+        """Continue with the weights themselves instead of the mapping that made them."""
         self.state = self._factory.fold(self.state)
 
     def next_stage(self) -> None:

@@ -19,7 +19,7 @@ from tinyclip_edge.train.tasks.mask_task import MaskedTask
 
 
 class Phase(Enum):
-    """Phases of a stage; one without masks and mapping is dense from its start."""
+    """Phases of a stage, which is dense from its start without masks or a mapping."""
 
     MASKED = "masked"  # gates are learnt, until they are pruned
     MAPPED = "mapped"  # the mapping of weights is learnt, until it is folded into them
@@ -56,7 +56,7 @@ class StageState:
         return nn.ModuleDict({**self.task.beside, "ema": self.averaged.average})
 
     def after_step(self) -> None:
-        """Bring weights back into their range, and into the average."""
+        """Clamp weights to their valid range, then update the average."""
         self.task.after_step()
         if self.averaged is not None:
             self.averaged.update(self.student)

@@ -34,7 +34,7 @@ class InitialStudent:
 
     clip: LoadedClip
     inherited: InheritanceReport | None = None
-    mapping: WeightMapping | None = None  # that makes its weights, where one is learnt
+    mapping: WeightMapping | None = None  # makes its weights, if one is learnt
 
 
 def start_student(
@@ -42,8 +42,8 @@ def start_student(
 ) -> InitialStudent:
     """Return the student with the weights of step 0, and what it inherited.
 
-    ``teacher`` has no more tokens than ``student.vocab`` leaves, see train.vocabulary. Seeds every
-    generator first, so that random weights depend on the seed alone. Raises ModelError and
+    ``teacher`` already has only the tokens of ``student.vocab``, see train.vocabulary. Seeds every
+    generator first, so that random weights depend only on the seed. Raises ModelError and
     InheritanceError.
     """
     set_seed(config.seed)
@@ -69,8 +69,8 @@ def resolve_stages(config: RunConfig, teacher: LoadedClip) -> tuple[Stage, ...]:
         )
     if recipe and config.inherit.is_mapped:
         raise ConfigError(
-            f"{name} is a recipe with masks, which inherit.plan mapped does not go with; set "
-            "inherit.plan to evenly, or choose another student.model"
+            f"{name} is a recipe with masks, which cannot be combined with inherit.plan mapped; "
+            "set inherit.plan to evenly, or choose another student.model"
         )
     if method == "masks" and name is not None and not recipe:
         raise ConfigError(
@@ -132,11 +132,11 @@ def dense_copy(clip: LoadedClip) -> LoadedClip:
     copy = replace(
         clip, model=model, config=deepcopy(clip.config), name="student", weights_file=None
     )
-    return with_prefixes(copy, ())  # the teacher's; the run's own loss says which it trains
+    return with_prefixes(copy, ())  # drop the teacher's: the loss determines the student's
 
 
 def calibrations(config: RunConfig, clip: LoadedClip) -> Calibrations:
-    """Return what importance is measured on: training pairs, or what inherit.importance names.
+    """Return the inputs for measuring importance: training pairs, or those of inherit.importance.
 
     Raises DataError.
     """
@@ -159,8 +159,8 @@ def calibration_pairs(
 ) -> Calibration:
     """Return ``inherit.calibration`` pairs: pixels ``[N, 3, H, W]``, ids ``[N, L]``.
 
-    They are those of ``source``, repeated if it has fewer, or of the training for None. Raises
-    DataError.
+    They come from ``source``, by default the training pairs, and repeat if there are too few.
+    Raises DataError.
     """
     codec = pixel_codec(clip)
     count = config.inherit.calibration
@@ -186,8 +186,8 @@ def calibration_pairs(
 def _check_stages(config: RunConfig, stages: tuple[Stage, ...], teacher: LoadedClip) -> None:
     """Raise errors that would stop a later stage, before the first step.
 
-    Raises InheritanceError for a stage that grows or whose target masks cannot reach, ConfigError
-    for one that ends before its gates can have closed.
+    Raises InheritanceError for a stage that grows, or whose target its masks cannot reach, and
+    ConfigError for one that ends before its gates can have closed.
     """
     before, share = teacher, 1.0
     for stage in stages:
@@ -215,7 +215,7 @@ def _check_stages(config: RunConfig, stages: tuple[Stage, ...], teacher: LoadedC
 
 
 def _check_keep(keep: float, share: float) -> None:
-    """Raise InheritanceError if no more than ``keep`` of the teacher is left already."""
+    """Raise InheritanceError if the ``share`` of the teacher that is left is not above ``keep``."""
     if keep >= share:
         raise InheritanceError(
             f"keep {keep:g} is not below the {share:.3f} of the teacher that the previous stage "

@@ -1,4 +1,4 @@
-"""How far a student agrees with its teacher about pictures without captions.
+"""How well a student agrees with its teacher about pictures without captions.
 
 N pictures, M texts; L labels in T templates.
 """
@@ -20,9 +20,9 @@ TOP = 5
 def agreement(student: Tensor, teacher: Tensor) -> dict[str, float]:
     """Return ``agree_1``, ``agree_5`` and ``agree_kl`` of logits ``[N, M]``.
 
-    Whether the teacher's first text is the student's first, and among its first five; the mean
-    divergence, in nats, of the student's distribution over the texts from the teacher's. A tie
-    counts as a miss, and so does NaN.
+    The shares of pictures whose best text for the teacher is the student's best, or among its best
+    five, and the mean KL divergence of the student's distribution over texts from the teacher's, in
+    nats. A tie counts as a miss, and so does NaN.
     """
     ahead = count_ahead(student, teacher.argmax(dim=1))
     log_p, log_q = teacher.double().log_softmax(dim=1), student.double().log_softmax(dim=1)
@@ -35,9 +35,9 @@ def agreement(student: Tensor, teacher: Tensor) -> dict[str, float]:
 
 
 def folder_labels(keys: Sequence[str], source: TextsSource) -> Tensor | None:
-    """Return each picture's label ``[N]``, which names its folder; None if a folder has none.
+    """Return the label ``[N]`` that each picture's folder names; None if a folder names none.
 
-    Case does not matter, and an underscore is a blank.
+    Case is ignored, and underscores count as spaces.
     """
     if not isinstance(source, TextsConfig):
         return None

@@ -76,7 +76,7 @@ class TaskContext:
 
 
 class TaskMaker(Protocol):
-    """Builds the task of a stage; a class of tasks is one."""
+    """Builds the task of a stage; a task class can be used as one."""
 
     def __call__(
         self, student: LoadedClip, context: TaskContext, *, before: DistillTask | None = None
@@ -135,7 +135,7 @@ class DistillTask:
         return self._teacher_scale
 
     def first_bias(self) -> float | None:
-        """Return the bias of the student's sigmoid; None: the student's own."""
+        """Return the student's initial sigmoid bias; None: the student keeps its own."""
         return self._teacher_bias
 
     def train(self) -> None:
@@ -161,9 +161,9 @@ class DistillTask:
         return EncodedPairs(*self.forward(pixels, tokens))
 
     def terms(self, batch: Batch) -> Terms:
-        """Return the loss of a batch with its parts, over the shares of all processes."""
+        """Return the loss of a batch, over the parts of all processes, and its terms."""
         batch = self._augmented(batch)
-        # Shares in memory are equal, but a stream skips images that cannot be decoded.
+        # Processes have equally many pairs in memory, but streams skip undecodable images.
         counts = None if batch.image_ids is not None else self._distributed.counts(len(batch.keys))
         pairs, after_backward = self._embed(batch)
         image, text = gather_with_grad(pairs.image, counts), pairs.text
@@ -212,7 +212,7 @@ class DistillTask:
 
     @torch.no_grad()
     def _set_scale(self, before: DistillTask | None) -> None:
-        """Set the student's scale before the first step, so that no step uses another one.
+        """Set the student's scale before the first step.
 
         A learnt scale continues from that of ``before``, otherwise it starts at ``first_scale``.
         """
@@ -226,13 +226,14 @@ class DistillTask:
             value = math.log(self._teacher_scale if isinstance(setting, str) else setting)
         self.encoder.log_scale.fill_(value)
         uses_scale = any(entry.uses_scale for entry in self._loss.active.values())
-        # A parameter without gradient must not require one: other processes would wait for it.
+        # An unused parameter must not require a gradient: other processes would wait for it.
         self.encoder.log_scale.requires_grad_(is_learned and uses_scale)
 
     def _teacher_biases(self) -> tuple[float | None, tuple[TeacherPart, ...]]:
-        """Return the teacher's bias, and the teachers of an ensemble with their own.
+        """Return the teacher's bias, and the parts of an ensemble with theirs.
 
-        A pair of a similarity that a teacher calls even stays even at the scale of the loss.
+        They are rescaled with the scale of the loss, so that a pair to which a teacher gives a
+        probability of one half keeps it.
         """
         fixed, bias, parts = self._loss.teacher_logit_bias, self.teacher.bias, self.teacher.parts
         if fixed is not None:
@@ -245,12 +246,12 @@ class DistillTask:
         )
 
     def _check_bias(self) -> None:
-        """Raise ConfigError where a sigmoid has no bias."""
+        """Raise ConfigError if a sigmoid has no bias."""
         loss, has_none = self._loss, self._teacher_bias is None
         if loss.affinity_is_sigmoid and has_none:
             raise ConfigError(
                 f"loss.affinity_kind sigmoid needs a bias, and teacher {self.teacher.name} has "
-                "none; set loss.teacher_logit_bias, such as -10, or use softmax"
+                "none; set loss.teacher_logit_bias (for example to -10), or use softmax"
             )
         if loss.uses_bias and has_none and loss.student_logit_bias == "teacher":
             raise ConfigError(

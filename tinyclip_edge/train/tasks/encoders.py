@@ -74,7 +74,7 @@ class EncodedPairs(NamedTuple):
 
     image: Tensor
     text: Tensor
-    scale: Tensor  # scalar, no log
+    scale: Tensor  # scalar, not its logarithm
     bias: Tensor  # scalar; 0 in a model without one
 
 
@@ -88,7 +88,7 @@ class PairEncoder(nn.Module):
         self._lean = LeanTowers(clip.model)
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode, except that of frozen towers, whose statistics and dropout stay off."""
+        """Set the mode; frozen towers stay in evaluation mode."""
         super().train(mode)
         for tower in frozen_modules(self.model):
             tower.eval()
@@ -103,7 +103,7 @@ class PairEncoder(nn.Module):
 
     @property
     def logit_bias(self) -> nn.Parameter | None:
-        """What is added to logits before a sigmoid; None in a model of softmax alone."""
+        """Bias added to logits before a sigmoid; None in a model trained with softmax."""
         bias = getattr(self.model, "logit_bias", None)
         return bias if isinstance(bias, nn.Parameter) else None
 
@@ -141,12 +141,12 @@ class PairEncoder(nn.Module):
 
 
 def no_texts(image: Tensor) -> Tensor:
-    """Return text features ``[0, D]`` beside ``[B, D]`` of pictures alone."""
+    """Return empty text features ``[0, D]`` for image features ``[B, D]``."""
     return image.detach()[:0]
 
 
 def by_length(tokens: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
-    """Encode ids ``[B, L]`` to ``[B, D]`` in groups of similar length, faster on a CPU."""
+    """Encode ids ``[B, L]`` to ``[B, D]`` in groups of similar length, which is faster on a CPU."""
     if tokens.device.type != "cpu" or len(tokens) < LENGTH_GROUPS:
         return encode(tokens)
     lengths = tokens.ne(0).cumsum(dim=-1).argmax(dim=-1) + 1  # up to the last token

@@ -16,7 +16,7 @@ from tinyclip_edge.train.tasks.encoders import PairEncoder
 
 
 class FrozenEncoder(PairEncoder):
-    """Towers without gradients, in the precision of their weights; pixels come as float32."""
+    """Towers without gradients, in the precision of their weights; pixels are passed as float32."""
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Return float32 ``[B, D]``."""
@@ -45,18 +45,18 @@ class TeacherMember:
 
     @property
     def bias(self) -> float | None:
-        """The bias of its logits, as its temperature divides them; None in one with a softmax."""
+        """The bias of its logits divided by its temperature; None for a softmax teacher."""
         bias = self.clip.logit_bias
         return None if bias is None else bias / self.temperature
 
     @property
     def temperature_entry(self) -> dict[str, float]:
-        """Its temperature by name; 1 is left out, as in records of earlier versions."""
+        """Its temperature by name; 1 is omitted, as in records of earlier versions."""
         return {} if self.temperature == 1.0 else {"temperature": self.temperature}
 
 
 def teacher_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """Return the dtype of teachers: bfloat16 on a GPU that trains so; on a CPU it is slower."""
+    """Return the dtype of teachers: bfloat16 for bf16 runs on a GPU; on a CPU it is slower."""
     return torch.bfloat16 if precision == "bf16" and device.type == "cuda" else torch.float32
 
 
@@ -69,7 +69,7 @@ def load_ensemble(config: TeacherConfig) -> list[WeightedTeacher]:
 
 
 def frozen(clip: LoadedClip, device: torch.device, dtype: torch.dtype) -> FrozenEncoder:
-    """Return the frozen towers of a model, a copy when their precision differs."""
+    """Return the frozen towers of a model, as a copy if their precision differs."""
     clip.model.requires_grad_(False)
     if dtype != torch.float32:
         clip = replace(clip, model=deepcopy(clip.model))

@@ -37,7 +37,7 @@ class GradCache:
         self._noise: tuple[Tensor, Tensor | None] | None = None  # states of the generators
 
     def first(self) -> EncodedPairs:
-        """Return features ``[rows, D]``, scale and bias, where the graph of the loss ends."""
+        """Return features ``[rows, D]``, scale and bias as leaves of the loss's graph."""
         device = next(self._module.parameters()).device
         noise = self._noise = _noise(device)
         buffers = [buffer.clone() for buffer in self._module.buffers()]

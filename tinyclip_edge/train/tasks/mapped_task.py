@@ -1,4 +1,4 @@
-"""Learn what a student's weights are made of: steps change the mapping, which makes the weights."""
+"""Learn a mapping that makes a student's weights from its teacher's."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ class MappedTask(DistillTask):
     def groups(self, optim: OptimConfig) -> list[dict[str, Any]]:
         """Return the groups of other parameters, and those of factors by the length of their rows.
 
-        AdamW moves each value by about its rate, so that a row, of norm 1 at the start, moves by
-        the square root of its length times that.
+        AdamW moves each value by about the learning rate, so a row, of norm 1 at the start, moves
+        by the rate times the square root of its length.
         """
         lengths: dict[int, list[nn.Parameter]] = {}
         for factor in self.mapping.parameters():
@@ -82,11 +82,11 @@ class MappedTask(DistillTask):
                 self._weights[key].copy_(weight)
 
     def _to_factors(self, before: Callable[[], None] | None) -> None:
-        """Continue the gradient of the student's weights into the factors, and remove it there."""
+        """Propagate the gradient of the student's weights to the factors, then clear it."""
         if before is not None:
             before()
         assert self._mapped is not None
-        # Norms outside the layers are selected: no factor makes them, and they do not change.
+        # Norms outside the layers are selected, not made by factors, and do not change.
         reached = [
             key
             for key, weight in self._mapped.items()
@@ -95,6 +95,6 @@ class MappedTask(DistillTask):
         torch.autograd.backward(
             [self._mapped[key] for key in reached], [self._weights[key].grad for key in reached]
         )
-        # AdamW leaves a weight without gradient as it is.
+        # AdamW leaves weights without a gradient unchanged.
         nn.ParameterList(self._weights.values()).zero_grad(set_to_none=True)
         self._mapped = None

@@ -28,7 +28,7 @@ from tinyclip_edge.train.tasks.encoders import EncodedPairs, PairEncoder, by_len
 
 GATES_EPS = 1e-8  # a neuron gate's gradient is about 1e-7 in a large model, far below optim.eps
 BINS = 20  # in a histogram of log-alpha
-SETTLE = 10  # steps' worth of log-alpha by which pruning may shift all gates to meet its target
+SETTLE = 10  # steps of masks.lr by which log-alpha of all gates may shift to meet the target
 HALVINGS = 20
 
 
@@ -168,8 +168,8 @@ class MaskedTask(DistillTask):
     def settle(self, tolerance: float) -> bool:
         """Shift all gates equally so that pruning ends within ``tolerance`` of the target.
 
-        The order of units does not change. Returns False, without a shift, if it would exceed
-        SETTLE steps: the gates have not learnt enough yet.
+        The order of units does not change. Returns False, without shifting, if the shift would
+        exceed SETTLE steps: the gates have not learnt enough yet.
         """
         before = [a.clone() for a in self.gates.parameters()]
         low, high = -SETTLE * self.config.lr, SETTLE * self.config.lr
@@ -197,7 +197,7 @@ class MaskedTask(DistillTask):
         self.gates.clamp_()
 
     def size_share(self) -> float:
-        """Return ``kept_share`` without regard to equal layers."""
+        """Return ``kept_share`` for layers that may differ in shape."""
         units = PrunePlan.of(self.gates.units, self.pruning_masks()).after
         return units.prunable / self.gates.prunable
 
@@ -221,7 +221,7 @@ class MaskedTask(DistillTask):
 
 @torch.no_grad()
 def _histogram(gates: TowerGates) -> list[int]:
-    """Count gates in BINS equal bins from clamp to clamp."""
+    """Count gates in BINS equal bins between the limits of log-alpha."""
     values = torch.cat([a.detach().float().cpu() for a in gates.parameters()])
     counts = torch.histc(values.clamp(-CLAMP, CLAMP), BINS, -CLAMP, CLAMP)
     return [int(count) for count in counts]

@@ -1,4 +1,4 @@
-"""What changes an embedding: a student must answer to it as its teacher does.
+"""Which changes of an input change its embedding: a student must respond like its teacher.
 
 A student that cannot see a difference that its teacher sees, or whose embedding depends on what the
 teacher ignores, passes every comparison of numbers and still learns the wrong thing. N texts.
@@ -20,7 +20,7 @@ from tinyclip_edge.models import LoadedClip
 from tinyclip_edge.models.tokenization import end_token_id, pad_token_id
 from tinyclip_edge.train.tasks.encoders import picture_size
 
-# Between unit vectors: rounding of float32 stays below, an untrained student's answer above.
+# Distance of unit vectors: float32 rounding stays below, an untrained student's response above.
 ROUNDING = 3e-5
 TEXTS = (
     "a cat",
@@ -43,7 +43,7 @@ ORDERS = (
     ("rain at night", "night at rain"),
 )
 _TEACHERS_CURE = "the teacher is blind to it: check its tokenizer and text_cfg.pool_type"
-ALONE = 2  # texts, and pictures, that are embedded alone as well
+ALONE = 2  # texts, and pictures, that are also embedded alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +56,10 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """The same change for teacher and student."""
+    """How teacher and student respond to the same change."""
 
     name: str
-    what: str  # is done, as a gerund
+    what: str  # the change, as a gerund
     cases: int
     teacher: Response
     student: Response
@@ -68,7 +68,7 @@ class ProbeResult:
 
     @property
     def agrees(self) -> bool:
-        """Whether both answer alike; a student may ignore padding and companions."""
+        """Whether both respond alike; a student may always ignore padding and companions."""
         if self.is_invariance:
             return not self.student.changed or self.teacher.changed > 0
         return self.teacher.changed == self.student.changed
@@ -94,9 +94,9 @@ class ProbeResult:
 
 
 def probe_pair(teacher: LoadedClip, student: LoadedClip) -> tuple[ProbeResult, ...]:
-    """Return all probes that both tokenizers can show, with the models where they are.
+    """Return the probes whose inputs both tokenizers distinguish; models stay on their devices.
 
-    Their modes and every random state stay as they are.
+    Their modes and all random states are unchanged afterwards.
     """
     # TensorFloat-32 rounds more coarsely than the limit.
     with _evaluated(teacher), _evaluated(student), torch.backends.cudnn.flags(allow_tf32=False):
@@ -105,14 +105,14 @@ def probe_pair(teacher: LoadedClip, student: LoadedClip) -> tuple[ProbeResult, .
 
 @contextmanager
 def _evaluated(clip: LoadedClip) -> Iterator[None]:
-    """Put a model into evaluation mode, and each of its modules back into its own."""
+    """Put a model into evaluation mode, and restore each module's mode afterwards."""
     modes = [(module, module.training) for module in clip.model.modules()]
     clip.model.eval()
     try:
         with torch.no_grad():
             yield
     finally:
-        for module, mode in modes:  # parents first: each sets those within it as well
+        for module, mode in modes:  # parents first: train() also sets the modules within
             module.train(mode)
 
 
@@ -153,7 +153,7 @@ def _of_texts(
     student: LoadedClip,
     cure: str,
 ) -> ProbeResult | None:
-    """Return the probe of pairs of texts which both tokenizers tell apart; None without any."""
+    """Return the probe for the pairs that both tokenizers distinguish; None if there are none."""
     usable = [
         pair for pair in pairs if all(_is_told_apart(clip, pair) for clip in (teacher, student))
     ]
@@ -179,12 +179,12 @@ def _invariance(name: str, what: str, cure: str, teacher: Tensor, student: Tenso
 
 
 def _response(distances: Tensor) -> Response:
-    """Return the answer to changes of such distances ``[N]``; NaN counts as a change."""
+    """Summarise distances ``[N]`` between embeddings; NaN counts as a change."""
     return Response(int((~(distances <= ROUNDING)).sum()), float(distances.max()))
 
 
 def _is_told_apart(clip: LoadedClip, pair: tuple[str, str]) -> bool:
-    """Whether the ids differ and none of the texts fills the context, where it may be cut."""
+    """Whether the ids differ and neither text fills the context, where it might be truncated."""
     ids = _texts(clip, pair)
     return not torch.equal(*ids) and bool(ids.eq(pad_token_id(clip.tokenizer)).any(dim=1).all())
 
@@ -200,7 +200,7 @@ def _embedded(clip: LoadedClip, texts: Sequence[str]) -> Tensor:
 
 
 def _encoder(clip: LoadedClip) -> Callable[[Tensor], Tensor]:
-    """Return the text tower as ids ``[N, L]`` to unit vectors ``[N, D]``, L up to the context."""
+    """Return the text tower as a function of ids ``[N, L]``, L up to the context, to ``[N, D]``."""
     device = next(clip.model.parameters()).device
 
     def encode(ids: Tensor) -> Tensor:
@@ -214,7 +214,7 @@ def _encoder(clip: LoadedClip) -> Callable[[Tensor], Tensor]:
 
 
 def _shortened(clip: LoadedClip, places: int) -> dict[str, Tensor]:
-    """Return the parameters of positions for texts that are so many places shorter."""
+    """Return position embedding and mask for texts that are ``places`` tokens shorter."""
     named = {**dict(clip.model.named_parameters()), **dict(clip.model.named_buffers())}
     tensors = {}
     for key in ("positional_embedding", "attn_mask") if places else ():
@@ -246,7 +246,7 @@ def _paddings(clip: LoadedClip) -> Tensor:
     """Return how far embeddings move ``[N]`` when padding is cut after the longest text."""
     ids = _texts(clip, TEXTS)
     words = ids.ne(pad_token_id(clip.tokenizer)).any(dim=0).nonzero()
-    # One place of padding stays: it may be the end token as well.
+    # Keep one padding token: it may also be the end token.
     length = min(int(words.max()) + 2, ids.shape[1])
     encode = _encoder(clip)
     return _distances(encode(ids), encode(ids[:, :length]))

@@ -29,7 +29,7 @@ from tinyclip_edge.train.tasks.ensemble import TeacherMember, WeightedTeacher, f
 from tinyclip_edge.train.tasks.validation import Validation
 
 Ints = npt.NDArray[np.int64]
-Counts = tuple[int, ...] | None  # rows of each process, where they differ
+Counts = tuple[int, ...] | None  # rows of each process, if they differ
 MAX_BATCH = 1024  # pictures or texts in one pass, so that any batch fits in memory with the student
 PROBE = ("a photo of a cat.", "Żółć, 42 — ½ & 猫")  # tokenizers differ on it
 
@@ -77,7 +77,7 @@ class Teacher:
         ]
         self.encoder = self.members[0].encoder
         self.features = features
-        self.fusion = fusion  # of affinities; features are joined alike in all
+        self.fusion = fusion  # of affinities; it does not affect how features are joined
         self.embedding_dim = sum(each.clip.embedding_dim for each in teachers)
         self._dtype = dtype
         self._max_batch = max_batch
@@ -92,7 +92,7 @@ class Teacher:
 
     @property
     def bias(self) -> float | None:
-        """Mean bias of a sigmoid by the teachers' weights; None where one of them has a softmax."""
+        """Mean sigmoid bias, weighted like the teachers; None if one was trained with softmax."""
         biases = [member.bias for member in self.members]
         if any(bias is None for bias in biases):
             return None
@@ -100,7 +100,7 @@ class Teacher:
 
     @property
     def parts(self) -> tuple[TeacherPart, ...]:
-        """The columns, weight and bias of each teacher of an ensemble; none of a single one."""
+        """The columns, weight and bias of each teacher of an ensemble; empty for a single one."""
         if len(self.members) == 1:
             return ()
         parts, start = [], 0
@@ -131,12 +131,12 @@ class Teacher:
         return teacher
 
     def recipe(self, crops: Crops | None) -> dict[str, Any]:
-        """Return everything that determines its features of a picture or text, as plain data."""
+        """Return everything that determines the features of a picture or text, as plain data."""
         views = None
         if crops is not None:
             views = {"count": crops.count, "crop_scale": list(crops.scale), "ratio": list(RATIO)}
             views["size"] = list(crops.size)
-        single = len(self.members) == 1  # whose features do not depend on its temperature
+        single = len(self.members) == 1  # then features do not depend on the temperature
         return {
             "teachers": [
                 {
@@ -174,8 +174,8 @@ class Teacher:
     def features_of(self, batch: Batch, counts: Counts = None) -> tuple[Tensor, Tensor]:
         """Return image and text features ``[B, D]`` of a batch, over all processes.
 
-        Texts are ``[0, D]`` where it has pictures alone. Each process computes the missing ones of
-        its rows; a table in memory has all rows.
+        Texts are ``[0, D]`` for a batch of pictures alone. Each process computes the missing rows
+        of its own part; a table in memory has the rows of all.
         """
         text = self._no_rows()
         if self.features is None or batch.image_ids is None or batch.caption_ids is None:
@@ -278,7 +278,7 @@ class Teacher:
         return torch.zeros(0, self.embedding_dim, device=self.device)
 
     def _images(self, batch: Batch, at: Ints) -> Tensor:
-        # Copy rows in parts: all at once would need as much memory as the batch.
+        # Copy rows in parts: all at once would take as much memory as the batch itself.
         parts = torch.split(torch.from_numpy(at), self._max_batch)
         return torch.cat([self.encode_images(batch.pixels[part]) for part in parts])
 

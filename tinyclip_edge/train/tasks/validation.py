@@ -26,13 +26,13 @@ class Validation:
     pairs: PairMemory
     codec: PixelCodec
     reference: Tensor | None = None  # the teacher's logits [N, M], of pictures without captions
-    labels: Tensor | None = None  # [N] of these pictures, where folders name them
-    templates: int = 1  # T of each label
+    labels: Tensor | None = None  # [N] of these pictures, if folders name them
+    templates: int = 1  # per label
 
     def measure(self, encoder: PairEncoder, clip: LoadedClip) -> dict[str, float]:
         """Return accuracies as shares, see ``accuracies``, and the sizes of the set.
 
-        Of pictures without captions, what ``compared`` returns.
+        For pictures without captions, returns the result of ``compared``.
         """
         images, texts = self.features(encoder, clip)
         if self.reference is not None:
@@ -46,7 +46,7 @@ class Validation:
     def compared(self, logits: Tensor) -> dict[str, float]:
         """Return the agreement of logits ``[N, M]`` with the teacher's, and sizes.
 
-        Where folders name the labels also their accuracy, ``i2t_r1``.
+        If folders name the labels, also returns the accuracy ``i2t_r1``.
         """
         assert self.reference is not None
         values = agreement(logits, self.reference)
