@@ -65,5 +65,5 @@ def test_a_record_says_that_answers_are_wrong(browser, altered, tmp_path):
     content = json.loads((tmp_path / "phone.json").read_text())
     content["user"] = "annabel"
     (tmp_path / "phone.json").write_text(json.dumps(content))
-    with pytest.raises(DataError, match="no device record: user"):
+    with pytest.raises(DataError, match="not a device record: user"):
         read_record(tmp_path / "phone.json")

@@ -16,9 +16,9 @@ from torch import Tensor
 from tinyclip_edge.data.pixels import LEVELS
 from tinyclip_edge.data.views import RATIO
 
-DRAWS = 11  # distinguishes this generator from others of the same seed
+DRAWS = 11  # distinguishes this generator from others with the same seed
 BOX, FLIP, COLOURS = slice(0, 4), 4, slice(5, 8)  # columns of a draw
-GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601, as torchvision's
+GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in torchvision
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Augment:
 
 
 def apply_draws(pixels: Tensor, draws: Tensor) -> Tensor:
-    """Return uint8 ``[B, 3, H, W]``, on the device of ``pixels``, of uint8 and ``[B, 8]``."""
+    """Apply ``draws [B, 8]`` to uint8 ``pixels``; return uint8 ``[B, 3, H, W]`` on their device."""
     draws = draws.to(pixels.device, non_blocking=True)
     shown = F.grid_sample(
         pixels.float().div_(LEVELS),

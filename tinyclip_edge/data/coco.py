@@ -76,7 +76,7 @@ def _names(path: Path, images: list[Any], losses: Losses) -> Iterator[tuple[int 
             losses.add_fault(f"{path}: image {number} has no id, or no file_name in the folder")
             continue
         if key in ids:
-            losses.add_fault(f"{path}: image {number} has the id of an earlier one, {key}")
+            losses.add_fault(f"{path}: image {number} has the same id as an earlier one, {key}")
             continue
         ids.add(key)
         yield key, name

@@ -1,4 +1,4 @@
-"""The texts by which a student's vocabulary is chosen."""
+"""The texts from which a student's vocabulary is chosen."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ class Losses:
         return sum(self.samples.values())
 
     def cut_lines(self) -> list[str]:
-        """Return one line per truncated shard, sorted by name, as reading order varies."""
+        """Return one line per truncated shard, sorted by name because reading order varies."""
         note = "; the incomplete one is skipped"
         return [
             f"shard {name} is truncated after {cut.samples:,} samples{note if cut.unusable else ''}"

@@ -83,7 +83,7 @@ class FeatureStore:
         return [number for number, is_complete in enumerate(complete) if not is_complete]
 
     def load(self, part: Part) -> PartFeatures | None:
-        """Return the features of a part; None, with a warning if damaged, without a valid file."""
+        """Return the features of a part; None without a valid file, with a warning if damaged."""
         path, about = self._place(self._stored(part))
         if not path.is_file():
             return None
@@ -105,7 +105,7 @@ class FeatureStore:
     ) -> None:
         """Copy the features of ``parts``, and the seeds of their crops, to the pairs in memory.
 
-        Those of several memories are one after the other in the tables.
+        The tables contain the rows of several memories one after the other.
         """
         pictures: dict[bytes, list[int]] = {}
         texts: dict[bytes, list[int]] = {}
@@ -153,7 +153,7 @@ class FeatureStore:
         return replace(source, parts=parts, texts=texts)
 
     def _texts(self, texts: Texts) -> Iterator[tuple[str, Halves]]:
-        """Yield the texts that have cached features, with these."""
+        """Yield each text that has cached features, with its features."""
         for part in texts.parts:
             cached = self.load(part)
             if cached is None:
@@ -181,7 +181,7 @@ class FeatureStore:
         return True
 
     def _stored(self, part: Part) -> Part:
-        """Return the part itself, or the one that it was chosen from if its rows are here."""
+        """Return the part, or the whole part that it was selected from if that one is cached."""
         if isinstance(part, SelectedPart) and self._place(part.whole)[0].is_file():
             return part.whole
         return part
@@ -200,8 +200,8 @@ class FeatureStore:
 
     def _unwritable(self, error: Exception) -> DataError:
         return DataError(
-            f"feature cache {self.folder} cannot be written ({error}); the parts in it are "
-            "complete: free some space and continue, or set data.feature_cache to another folder"
+            f"feature cache {self.folder} cannot be written ({error}); the parts in it stay valid: "
+            "free some space and continue, or set data.feature_cache to another folder"
         )
 
     def _check(self) -> None:
@@ -219,7 +219,7 @@ class FeatureStore:
             raise DataError(f"{about} cannot be read; {CURE}") from None
         if kind != (FORMAT, VERSION):
             raise DataError(
-                f"feature cache {self.folder} has format {kind[0]} {kind[1]}, this version reads "
+                f"feature cache {self.folder} has format {kind[0]} {kind[1]}; this version reads "
                 f"{FORMAT} {VERSION}; {CURE}"
             )
         differences = _differences(stored, json.loads(json.dumps(self.recipe)))

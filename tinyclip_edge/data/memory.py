@@ -27,15 +27,15 @@ from tinyclip_edge.errors import DataError
 Ints = npt.NDArray[np.int64]
 CHUNK = 512  # encoded pictures in memory while decoding
 AHEAD = 2  # batches of views that are being decoded while one is used
-WHOLE = slice(None)  # rows of a batch, of a single process
+WHOLE = slice(None)  # rows of a batch for a single process
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """B pairs, or pictures and as many texts of their own, or the share of one process.
+    """B pairs, or B pictures with B unpaired texts, or one process's share of them.
 
-    The numbers identify picture (or view: picture * V + view) and caption in a PairMemory, for all
-    B pairs; None when streamed. The features are cached ones for this process' rows. A batch of
+    The ids are row numbers in a PairMemory (with views: picture * V + view) for all B pairs; None
+    when streamed. The features are cached ones, for the rows of this process only. A batch of
     pictures alone has no captions.
     """
 
@@ -176,7 +176,7 @@ class PairMemory:
 
     @property
     def position(self) -> None:
-        """A batch depends on no earlier one."""
+        """None, because a batch does not depend on earlier ones."""
 
     def skipped(self) -> list[str]:
         """Return lines about truncated shards, faulty samples, bad images and repeated texts."""
@@ -188,7 +188,7 @@ class PairMemory:
         """Hash of keys and captions in order, on which caches and resumed runs depend."""
         digest = hashlib.sha256()
         for text in (*self.keys, "", *self.captions):
-            # File names may not be UTF-8.
+            # File names are not always UTF-8.
             digest.update(text.encode("utf-8", "surrogatepass") + b"\n")
         return digest.hexdigest()
 
@@ -231,7 +231,7 @@ class PairMemory:
     ) -> Iterator[Batch]:
         """Yield ``rows`` of the batches of steps ``start``, ``start + 1`` … endlessly.
 
-        ``position``, which a stream has, is ignored.
+        ``position`` applies to streams and is ignored here.
         """
         self.check_batch(size, distinct=distinct)
         waiting: deque[tuple[_Draw, list[Future[Tensor | None]]]] = deque()
@@ -243,7 +243,7 @@ class PairMemory:
                 yield self._finish(draw, rows, begun)
 
     def _distinct(self, *, distinct: bool) -> bool:
-        """Whether concepts are kept apart: those of pictures without captions are unknown."""
+        """Whether a batch must have distinct concepts; without captions they are unknown."""
         return distinct and self.texts is None
 
     def _draw(self, step: int, size: int, seed: int, *, distinct: bool) -> _Draw:
@@ -275,7 +275,7 @@ class PairMemory:
         )
 
     def _slots(self, size: int, *, distinct: bool) -> int:
-        """Return the number of batches of an epoch, which every step needs."""
+        """Return the number of batches of an epoch, cached because every step needs it."""
         key = (size, distinct)
         if key not in self._counted:
             self._counted[key] = (

@@ -62,7 +62,7 @@ class MixedPairs:
         return sum(map(len, self.memories))
 
     def shares(self, size: int) -> list[int]:
-        """Return each source's rows of a batch, in proportion to the weights.
+        """Return the number of rows of each source in a batch, in proportion to the weights.
 
         Raises ConfigError for a source without rows.
         """
@@ -74,13 +74,13 @@ class MixedPairs:
             rows[at] += 1
         if 0 in rows:
             raise ConfigError(
-                f"data.mix[{rows.index(0) + 1}] has no row of a batch of {size:,}; raise its "
+                f"data.mix[{rows.index(0) + 1}] gets no row in a batch of {size:,}; raise its "
                 "weight or optim.batch_size"
             )
         return [unit * each for each in rows]
 
     def largest_batch(self, *, distinct: bool) -> int:
-        """Return the largest size of a batch without repetition, of sources in memory."""
+        """Return the largest size of a batch without repetition, for sources in memory."""
         total = sum(self.weights)
         return min(
             int(each.largest_batch(distinct=distinct) * total / weight)
@@ -88,7 +88,7 @@ class MixedPairs:
         )
 
     def check_batch(self, size: int, *, distinct: bool) -> None:
-        """Raise ConfigError or DataError, which name the source, if a batch cannot be filled."""
+        """Raise a ConfigError or DataError that names the source if a batch cannot be filled."""
         check_stream_groups(size, self._groups)
         for number, (each, share) in enumerate(
             zip(self.members, self.shares(size), strict=True), 1
@@ -96,7 +96,7 @@ class MixedPairs:
             try:
                 each.check_batch(share, distinct=distinct)
             except (ConfigError, DataError) as error:
-                raise type(error)(f"data.mix[{number}], its share of a batch: {error}") from None
+                raise type(error)(f"data.mix[{number}] (its share of a batch): {error}") from None
 
     def batches(
         self,
@@ -108,7 +108,7 @@ class MixedPairs:
         rows: slice = WHOLE,
         position: Mapping[int, Mapping[str, Any]] | None = None,
     ) -> Iterator[Batch]:
-        """Yield ``rows`` of the batches of steps ``start`` …, see the sources' own.
+        """Yield ``rows`` of the batches of steps ``start`` …; arguments as for the sources.
 
         Raises ConfigError if a source has none of these rows.
         """
@@ -159,7 +159,7 @@ class MixedPairs:
     def _part(
         self, position: Mapping[int, Mapping[str, Any]] | None, number: int
     ) -> Mapping[int, Mapping[str, Any]] | None:
-        """Return a source's part of a position of all."""
+        """Return one source's part of the position of all sources."""
         if position is None:
             return None
         first = number * self._groups
@@ -179,7 +179,7 @@ class MixedPairs:
         return StreamPosition(places) if places else None
 
     def _joined(self, batches: Sequence[Batch], owners: Ints, own: Ints) -> Batch:
-        """Return one batch with the rows of all; a stream may lack those of bad images."""
+        """Return one batch with the rows of all sources; a stream omits undecodable images."""
         left = [iter(range(len(batch.keys))) for batch in batches]
         taken = [(number, next(left[number], None)) for number in own.tolist()]
         rows = [(batches[number], row) for number, row in taken if row is not None]
@@ -199,7 +199,7 @@ class MixedPairs:
 
     @property
     def _pictures(self) -> list[int]:
-        """Rows of a table of image features of each source: its pictures, or their views."""
+        """Rows of each source in a table of image features: its pictures, or their views."""
         return [
             len(each) * (1 if each.viewed is None else each.viewed.crops.count)
             for each in self.memories

@@ -1,4 +1,4 @@
-"""Open what a run trains on: starter kit, shards, tables, image folders, selections, texts."""
+"""Open training data: the starter kit, shards, tables, image folders, selections, texts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def open_source(source: str | Sequence[str], options: SourceOptions = DEFAULT) -
 
     A pattern is a path or URL of shards, tables, selections or an image folder; it may contain
     braces (``{000..009}``) and, if local, wildcards. ``pipe:COMMAND`` is refused unless the options
-    allow it, and files above their limits always are. Raises DataError if a pattern matches
+    allow it; files above their limits are always refused. Raises DataError if a pattern matches
     nothing, or if a table, selection or folder cannot be read.
     """
     return open_named(source, options)[0]
@@ -64,20 +64,20 @@ def open_named(
 
 
 def open_training(data: DataConfig) -> PairSource:
-    """Return what a run trains on: pairs, or pictures with texts of their own; of a mixture all.
+    """Return the training data of a run: pairs, or pictures with unpaired texts.
 
-    Raises DataError as ``open_source`` and ``open_texts``.
+    The sources of a mixture are joined. Raises DataError like ``open_source`` and ``open_texts``.
     """
     return joined(open_sources(data))
 
 
 def open_sources(data: DataConfig) -> tuple[PairSource, ...]:
-    """Return the sources of a run, several of a mixture. Raises as ``open_training``."""
+    """Return the sources of a run, several for a mixture. Raises like ``open_training``."""
     return tuple(open_configured(source, data.source_options) for source in data.sources)
 
 
 def joined(sources: Sequence[PairSource]) -> PairSource:
-    """Return the parts of all sources under one name; several lose their own texts."""
+    """Return the parts of all sources under one name; unpaired texts of several are dropped."""
     if len(sources) == 1:
         return sources[0]
     losses = Losses()
@@ -88,7 +88,7 @@ def joined(sources: Sequence[PairSource]) -> PairSource:
 
 
 def open_configured(source: SourceConfig, options: SourceOptions) -> PairSource:
-    """Return pairs, or pictures with texts of their own. Raises DataError."""
+    """Return pairs, or pictures with unpaired texts. Raises DataError."""
     if source.pairs is not None:
         return open_source(source.pairs, options)
     assert source.images is not None
@@ -110,7 +110,7 @@ def _local_parts(path: Path, losses: Losses, options: SourceOptions) -> tuple[Pa
     if is_folder(path):
         return open_folder(path, losses, options)
     if suffix == SELECTION:
-        captioned = replace(options, captionless=False)  # its rows count pairs with captions
+        captioned = replace(options, captionless=False)  # its rows count only captioned pairs
         return open_selection(
             path, lambda each: _parts(each, losses, captioned), allow_pipes=options.allow_pipes
         )

@@ -60,7 +60,7 @@ def caption_lines(text: str) -> tuple[str, ...]:
 
 
 def captions_of(value: object) -> tuple[str, ...]:
-    """Return the captions of a cell or JSON value: a text is one, a list contains several.
+    """Return the captions of a cell or JSON value: a string is one caption, a list is several.
 
     Line breaks inside a caption become spaces. Raises TypeError for values that are not text, and
     UnicodeError for lone surrogates, which JSON allows but UTF-8 does not.
@@ -76,7 +76,7 @@ def captions_of(value: object) -> tuple[str, ...]:
 
 
 def concept_of(name: object, captions: tuple[str, ...]) -> str:
-    """Return the concept of a given name, or the first caption in lower case, if there is one."""
+    """Return the concept: ``name`` if it is set, else the first caption, if any, in lower case."""
     return str(name or (captions[0].casefold() if captions else ""))
 
 
@@ -97,7 +97,7 @@ def decode_image(image: Picture) -> Image.Image:
 
 @dataclass(slots=True)
 class BadSamples:
-    """Counts undecodable images besides the other losses of a source; too many are a DataError.
+    """Counts undecodable images and the other losses of a source; too many raise DataError.
 
     Too many means more than one per cent of any kind: undecodable, without a caption, not UTF-8, or
     truncated.
@@ -112,7 +112,7 @@ class BadSamples:
         self.keys.append(key)
 
     def check(self, samples: int, *, final: bool) -> None:
-        """Raise DataError if too many of ``samples`` were bad; early in a stream, wait."""
+        """Raise DataError if too many of ``samples`` are bad; unless ``final``, from 1,000 on."""
         losses = self.losses
         missing = losses.unusable
         # A stream reads ahead of the batches it yields.
@@ -146,7 +146,7 @@ class BadSamples:
         return lines
 
     def named(self) -> str:
-        """Return the first keys and the number of others, each once although epochs repeat."""
+        """Return the first keys and the number of others; later epochs do not count again."""
         names = list(dict.fromkeys(self.keys))
         more = len(names) - NAMED_KEYS
         return ", ".join(names[:NAMED_KEYS]) + (f" and {more:,} more" if more > 0 else "")

@@ -62,7 +62,7 @@ def _expanded(pattern: str) -> list[str]:
 
 
 def check_scheme(pattern: str, scheme: str, *, allow_pipes: bool) -> None:
-    """Raise DataError for an address that is not read, or not without ``allow_pipes``."""
+    """Raise DataError for a scheme that is not supported, or not without ``allow_pipes``."""
     if pattern.startswith(PIPE):
         if not allow_pipes:
             raise DataError(f"'{pattern}' runs a command; set data.allow_pipes=true to allow it")
@@ -92,7 +92,7 @@ def _matches(name: str, pattern: str) -> list[str]:
     path = Path(name)
     if is_file(path) or is_folder(path):
         paths = [str(path)]
-    elif exists(path):  # a pipe would be waited for
+    elif exists(path):  # reading a pipe would block
         raise DataError(f"{name} is neither a file nor a folder")
     else:
         paths = [p for p in sorted(glob.glob(name)) if is_file(Path(p))]  # noqa: PTH207

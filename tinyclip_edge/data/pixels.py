@@ -61,7 +61,10 @@ class PixelCodec:
 
 
 def _geometry(preprocess: object) -> list[Callable[[Any], Any]] | None:
-    """Return the picture-to-picture steps of a composed transform, seven times as fast."""
+    """Return the steps of a composed transform that map pictures to pictures, None for others.
+
+    Running only these is seven times as fast.
+    """
     steps = list(getattr(preprocess, "transforms", ()))
     last = tuple(type(step).__name__.removeprefix("Maybe") for step in steps[-2:])
     return steps[:-2] if last == TO_FLOAT else None

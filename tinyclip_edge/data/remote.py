@@ -189,7 +189,7 @@ class PipeStream(io.RawIOBase):
         return count
 
     def close(self) -> None:
-        """Terminate the command if it still runs."""
+        """Terminate the command if it is still running."""
         if self.closed:
             return
         if self._process.poll() is None:

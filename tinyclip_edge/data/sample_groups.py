@@ -17,7 +17,7 @@ LABELS = ("txt", "json", "cls")  # suffixes of captions and classes
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The members of one key, by suffix."""
+    """The members with one key, by suffix."""
 
     key: str
     members: dict[str, bytes]
@@ -37,12 +37,12 @@ class Grouping:
         self.key: str | None = None
         self._suffix: str | None = None
         self._base: str | None = None
-        self._stems: dict[str, set[str]] = {}  # of the current group of webdataset
+        self._stems: dict[str, set[str]] = {}  # of webdataset's current group
         self._complete: set[str] = set()
         self._closed = False
 
     def last(self, _: str) -> tuple[str | None, str | None]:
-        """Return key and suffix of the last member: the ``keys`` of webdataset's group_by_keys."""
+        """Return key and suffix of the last member, as ``keys`` for webdataset's group_by_keys."""
         return self.key, self._suffix
 
     def note(self, name: str) -> None:

@@ -38,18 +38,18 @@ class SelectedPart(RowsPart):
 
     @property
     def fingerprint(self) -> str:
-        """That of the whole part, with the rows."""
+        """The fingerprint of the whole part, with a hash of the rows."""
         digest = hashlib.sha256(self.rows.astype("<u4").tobytes()).hexdigest()[:16]
         return f"{self.whole.fingerprint} {digest}"
 
     @property
     def size(self) -> int | None:
-        """Its share of the bytes of a shard."""
+        """Bytes of the whole part, in proportion to the chosen pairs."""
         size = self.whole.size
         return None if size is None else -(-size * len(self.rows) // self.of)
 
     def __iter__(self) -> Iterator[Pair]:
-        """Read the pairs; raise DataError if they are others than those that were chosen."""
+        """Read the pairs; raise DataError if they are not the ones that were chosen."""
         digest = hashlib.blake2b(digest_size=16)
         rows = iter(self.rows.tolist())
         following = next(rows)
@@ -67,7 +67,7 @@ class SelectedPart(RowsPart):
 
     def _changed(self) -> DataError:
         return DataError(
-            f"{self.name.source} has other pairs than when {self.index} was written; {AGAIN}"
+            f"the pairs of {self.name.source} have changed since {self.index} was written; {AGAIN}"
         )
 
 

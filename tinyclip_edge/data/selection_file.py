@@ -1,7 +1,7 @@
-"""Chosen pairs of a source: a file that names parts and rows, read as their pairs without copies.
+"""Selections: files that name the chosen rows of each part, read as pairs without copying any.
 
-The file has a line of JSON for each part that has chosen pairs, between a line about the selection
-and one with the hash of all lines before it. Rows are counted among the pairs with captions.
+A file has one JSON line per part with chosen pairs, between a line about the selection and one with
+the hash of all lines before it. Row numbers count only pairs with captions.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class Choice:
     def of_part(
         cls, part: Part, name: PartName, rows: Rows, of: int, marks: npt.NDArray[np.uint64]
     ) -> Choice:
-        """Choose ``rows`` of a part that has ``of`` pairs; ``marks`` are those of their keys.
+        """Choose ``rows`` of a part that has ``of`` pairs; ``marks`` are the marks of their keys.
 
-        Pairs of a part that was chosen from another one are named by their rows there.
+        If the part is itself a selection, the rows are those of the part it was selected from.
         """
         keys = keys_digest(marks)
         if isinstance(part, SelectedPart):
@@ -57,7 +57,7 @@ class Choice:
         return cls(name, part_mark(part), rows, of, keys)
 
     def line(self, folder: Path) -> dict[str, Any]:
-        """Return JSON values; a path below ``folder`` is relative to it, so that both may move."""
+        """Return JSON values; a path below ``folder`` is relative, so that both can be moved."""
         source = self.name.source
         if not SCHEME.match(source):
             source = os.path.abspath(source)  # noqa: PTH100 - links stay
@@ -74,7 +74,7 @@ class Choice:
 
 
 def write_selection(path: Path, about: Mapping[str, Any], choices: Iterable[Choice]) -> None:
-    """Write a selection atomically. Raises DataError when the disk refuses."""
+    """Write a selection atomically. Raises DataError if it cannot be written."""
     with file_written_aside(path) as file:
         digest = hashlib.sha256()
 
@@ -95,7 +95,7 @@ def open_selection(
 ) -> tuple[SelectedPart, ...]:
     """Return the chosen pairs of a file; ``open_name`` returns the parts of a file or address.
 
-    Raises DataError for a file that is no selection or has changed, and for a source that is
+    Raises DataError for a file that is not a selection or has changed, and for a source that is
     missing or has changed since.
     """
     parts: list[SelectedPart] = []
@@ -108,7 +108,7 @@ def open_selection(
         whole = dict(enumerate(opened[source])).get(name.number)
         if whole is None or part_mark(whole) != line["mark"]:
             raise DataError(
-                f"{source} has another size or content than when {path} was written; {AGAIN}"
+                f"{source} has changed in size or content since {path} was written; {AGAIN}"
             )
         parts.append(
             SelectedPart(
@@ -121,7 +121,7 @@ def open_selection(
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the lines of parts; raise DataError unless the file is whole."""
+    """Yield the lines of parts; raise DataError unless the file is complete and unchanged."""
     digest = hashlib.sha256()
     last: dict[str, Any] | None = None
     try:
@@ -130,7 +130,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
             if head is None or head[1].get("format") != FORMAT:
                 raise DataError(f"{path} is not a selection of `tinyclip-edge select`")
             if head[1].get("version") != VERSION:
-                raise DataError(f"{path} is of a newer version; upgrade tinyclip-edge")
+                raise DataError(f"{path} was written by a newer version; upgrade tinyclip-edge")
             digest.update(head[0])
             while (line := _parsed(path, file)) is not None:
                 if last is not None:

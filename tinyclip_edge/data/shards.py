@@ -89,7 +89,7 @@ def read_tar(
 ) -> Iterator[Pair]:
     """Yield the pairs of an unpacked tar stream; add faulty samples to ``losses``.
 
-    ``captionless``: a picture without a caption is a pair too. Raises DataError as read_samples
+    With ``captionless`` a picture without a caption is a pair too. Raises DataError as read_samples
     does.
     """
     count = 0

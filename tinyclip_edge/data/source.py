@@ -17,7 +17,7 @@ class Part(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """What determines the order of its pairs."""
+        """A string that determines the order of its pairs."""
 
     @property
     def pairs(self) -> int | None:
@@ -69,7 +69,7 @@ class PairSource:
 
     name: str
     parts: tuple[Part, ...]
-    losses: Losses = field(default_factory=Losses)  # of its parts while they were read
+    losses: Losses = field(default_factory=Losses)  # of its parts, added while they are read
     texts: Texts | None = None  # drawn independently of pictures; None: pictures have captions
 
     def __iter__(self) -> Iterator[Pair]:
@@ -78,7 +78,7 @@ class PairSource:
         self.check(self.losses.read)
 
     def known(self) -> list[str]:
-        """Return lines about what is left out, as far as that is known without reading pictures."""
+        """Return lines about omissions that are known without reading pictures."""
         return [*self.losses.lines(), *([] if self.texts is None else self.texts.notes())]
 
     def check(self, usable: int) -> None:

@@ -24,7 +24,7 @@ from tinyclip_edge.errors import ConfigError, DataError
 
 AHEAD = 2  # batches decoded in advance
 Counted = tuple[list[str], int, Losses]  # undecodable keys, pairs read, losses
-# Pair, its caption or a text of no picture, view, picture.
+# Pair, its caption or an unpaired text, view, decoded picture.
 Decoding = list[tuple[Pair, str | None, int, Future[Tensor | None]]]
 
 
@@ -126,7 +126,7 @@ class StreamingPairs:
     def _captioned(
         self, pairs: Sequence[tuple[Pair, str]], seed: int, step: int, size: int, rows: slice
     ) -> Sequence[tuple[Pair, str | None]]:
-        """Replace the captions by texts of no picture, if the source has these; None without."""
+        """Replace the captions by the source's unpaired texts, if any; None if those are empty."""
         texts = self.source.texts
         if texts is None:
             return pairs
@@ -150,7 +150,7 @@ class StreamingPairs:
             self.bad.losses.merge(more)
 
     def final_check(self) -> None:
-        """Raise DataError if too many images could not be decoded, however few there are."""
+        """Raise DataError if too many images could not be decoded, however few were read."""
         self.bad.check(self.samples, final=True)
 
     def _groups(self, size: int, seed: int, rows: slice) -> tuple[dict[int, StreamGroup], slice]:
@@ -222,7 +222,7 @@ class StreamingPairs:
 def _to_the_end(
     groups: Mapping[int, StreamGroup], *, distinct: bool
 ) -> Iterator[list[tuple[Pair, str]] | DataError]:
-    """Yield the pairs that all groups draw for each batch, and raise an error after the last."""
+    """Yield the pairs that all groups draw for each batch, then the DataError that ends them."""
     while True:
         try:
             pairs = [pair for group in groups.values() for pair in group.draw(distinct=distinct)]

@@ -18,7 +18,7 @@ from tinyclip_edge.data.pairs import Pair
 from tinyclip_edge.data.source import PairSource
 from tinyclip_edge.errors import DataError
 
-MOST = 1 << 53  # of any total
+MOST = 1 << 53  # upper bound of every count
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,7 +135,7 @@ def header_cells(first: str, delimiter: str) -> tuple[str, ...]:
 def tsv_cells(line: str) -> list[str]:
     """Return the cells of a line of TSV, where a quote is an ordinary character.
 
-    Except in a quoted cell with doubled inner quotes, as spreadsheets write it.
+    Only a quoted cell with doubled inner quotes, as spreadsheets write it, is unquoted.
     """
     return [_unquoted(cell) for cell in line.rstrip("\r\n").split(TAB)]
 

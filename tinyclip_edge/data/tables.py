@@ -262,7 +262,7 @@ def _json_columns(lines: TableLines) -> tuple[str, ...]:
 def _column(
     path: Path, role: str, configured: str | None, usual: tuple[str, ...], names: Mapping[str, str]
 ) -> str:
-    """Return the configured column, or the first of the usual ones; raise DataError without one."""
+    """Return the configured column, or the first usual one; raise DataError if there is none."""
     for name in usual if configured is None else (configured.strip().casefold(),):
         if name in names:
             return names[name]

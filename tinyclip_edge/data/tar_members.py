@@ -52,7 +52,7 @@ class MeteredStream:
         self._allowed: int | None = None  # maximum offset of a member's headers
 
     def begin_header(self, skipped: int) -> None:
-        """Limit the bytes read before ``end_header``, without ``skipped`` bytes of content."""
+        """Limit the bytes read before ``end_header``, not counting ``skipped`` content bytes."""
         self._allowed = self._size + skipped + self._limits.header_kb * 1024 + AHEAD
 
     def end_header(self) -> None:
@@ -160,8 +160,8 @@ def _check(name: str, member: tarfile.TarInfo, read: int, limits: LimitsConfig) 
         )
     if len(member.name) > NAME_BYTES:
         raise DataError(
-            f"shard {name}: a member's name has {len(member.name):,} characters, at most "
-            f"{NAME_BYTES:,} are read: '{member.name}'"
+            f"shard {name}: a member's name has {len(member.name):,} characters, more than "
+            f"{NAME_BYTES:,}: '{member.name}'"
         )
     if member.size > limits.member_mb * MIB:
         raise DataError(

@@ -20,7 +20,7 @@ from tinyclip_edge.paths import expanded, read_lines
 
 Ints = npt.NDArray[np.int64]
 DRAWS = 9  # stream index of the generator for texts
-PART = 4096  # texts of a part of a feature cache
+PART = 4096  # texts in a part of a feature cache
 FEWEST = 2  # texts: a distribution over one says nothing
 
 
@@ -29,7 +29,7 @@ class Texts:
     """Distinct texts; those of a batch are a function of (seed, step)."""
 
     name: str
-    lines: tuple[str, ...]  # M; none where a run has pictures alone
+    lines: tuple[str, ...]  # M; empty if a run has only pictures
     repeated: int = 0  # texts that were left out because they equal an earlier one
     cached: Mapping[str, Halves] = field(default_factory=dict)  # the teacher's features, [D]
     _epoch: tuple[tuple[int, int], Ints] | None = field(default=None, init=False, repr=False)
@@ -55,10 +55,10 @@ class Texts:
         return [f"{self.name}: {self.repeated:,} repeated texts count once"]
 
     def draw(self, seed: int, step: int, size: int) -> Ints:
-        """Return the texts ``[B]`` of a step; an epoch of texts has each at most once.
+        """Return the numbers ``[B]`` of a step's texts; an epoch has each text at most once.
 
-        With fewer than ``size`` texts each is in a batch equally often, give or take one. Without
-        texts a batch has none.
+        With fewer than ``size`` texts, each is in a batch equally often, give or take one. Without
+        texts the result is empty.
         """
         count = len(self)
         if count < size:
@@ -86,17 +86,17 @@ class TextsPart:
 
     @property
     def pairs(self) -> int:
-        """None of its texts belongs to a picture."""
+        """0: the texts belong to no picture."""
         return 0
 
     @property
     def at_most(self) -> int:
-        """As ``pairs``."""
+        """0, like ``pairs``."""
         return 0
 
     @property
     def size(self) -> int:
-        """Bytes of its pictures."""
+        """0 bytes of pictures."""
         return 0
 
     def __iter__(self) -> Iterator[Pair]:
@@ -104,7 +104,7 @@ class TextsPart:
 
 
 def open_texts(source: TextsSource | None) -> Texts:
-    """Read ``data.texts``; none for None.
+    """Read ``data.texts``; None gives no texts.
 
     Raises DataError for a file that is missing, empty or not UTF-8, and for a single text.
     """
@@ -117,8 +117,8 @@ def open_texts(source: TextsSource | None) -> Texts:
     distinct = tuple(dict.fromkeys(texts))
     if len(distinct) < FEWEST:
         raise DataError(
-            f"{name} has a single text, '{distinct[0]}'; a student learns how the teacher "
-            "distributes a picture over several"
+            f"{name} has a single text, '{distinct[0]}'; add others, because a student learns how "
+            "the teacher compares a picture with several"
         )
     return Texts(name, distinct, len(texts) - len(distinct))
 

@@ -71,11 +71,11 @@ def bench_models(
     device: str = "cpu",
     device_options: Mapping[str, str] | None = None,
 ) -> BenchReport:
-    """Measure every MODEL, a bundle at each of its precisions, in interleaved rounds.
+    """Measure every MODEL in interleaved rounds, a bundle at each of its precisions.
 
-    Images are decoded, 256 pixels square; texts are short captions. ``device``,
-    ``device_options``: as for ``EdgeCLIP.load``; of PyTorch models auto, cpu or cuda, without
-    options. Raises the error of a model that cannot be opened.
+    Images are decoded, 256 pixels square; texts are short captions. ``device`` and
+    ``device_options`` are those of ``EdgeCLIP.load``; for PyTorch models ``device`` is auto, cpu or
+    cuda, without options. Raises the error of a model that cannot be opened.
     """
     for model in models:  # before the first one imports torch
         check_openable(model)
@@ -101,8 +101,8 @@ def bench_models(
     embedders = {label: open_on_device(**request) for label, request in requests.items()}
     for label, embedder in embedders.items():
         if isinstance(embedder, EdgeCLIP):
-            requests[label]["device"] = embedder.device.name  # the one that "auto" has chosen
-    # Probes start after all models were opened, since a model that cannot be opened ends the run.
+            requests[label]["device"] = embedder.device.name  # the one that "auto" chose
+    # Probes start once all models are open, because a model that cannot be opened ends the run.
     probes = {label: _probe(label, request) for label, request in requests.items()}
     image, texts = timed_picture(), [_CAPTIONS[i % len(_CAPTIONS)] for i in range(batch)]
     latency = measure_latency(embedders, [image] * batch, texts, threads=threads, rounds=rounds)

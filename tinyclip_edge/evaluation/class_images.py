@@ -65,7 +65,7 @@ class ClassImages:
 
     images: tuple[ClassImage, ...]
     notes: tuple[str, ...] = ()
-    classes: tuple[str, ...] = ()  # names of all, also of those that a limit leaves out
+    classes: tuple[str, ...] = ()  # names of all classes, including those that a limit leaves out
 
 
 def class_images(path: Path, limit: int | None = None) -> ClassImages:
@@ -151,7 +151,7 @@ def _annotated(path: Path, images: Sequence[ClassImage]) -> list[str] | None:
 def _folders(path: Path, names: Sequence[str]) -> list[str]:
     """Return the class of each image: its innermost folder whose name occurs in one place only.
 
-    So ``n01443537/images/0.JPEG`` has class ``n01443537``, since ``images`` is in every class.
+    For example, ``n01443537/images/0.JPEG`` has class ``n01443537`` if every class has ``images``.
     """
     parents = [tuple(p for p in PurePosixPath(name).parent.parts if p != ".") for name in names]
     if not any(parents):

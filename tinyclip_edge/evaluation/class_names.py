@@ -14,17 +14,17 @@ from tinyclip_edge.paths import is_file, read_bounded
 
 TABLES = ("classes.tsv", "words.txt")  # folder name, tab, names separated by commas
 CLASSNAMES = "classnames.txt"  # one name per line, in the order of the sorted folders
-NAMED = 5  # of a note
+NAMED = 5  # names listed in a note
 WORDNET_ID = re.compile(r"n\d{8}")
 LEVELS = 3  # folders searched for such a file: the images' own and its parents
 
 
 def class_names(folder: Path, labels: Sequence[str]) -> dict[str, str]:
-    """Return the names of those labels for which a name is known.
+    """Return the names of the labels that have a known name.
 
-    A table in ``folder`` or up to two folders above takes precedence over ``classnames.txt``, and
-    that over ImageNet's names of WordNet ids. Raises DataError for a file that cannot be read or
-    does not match the labels.
+    A table in ``folder`` or up to two folders above takes precedence over ``classnames.txt``, which
+    takes precedence over ImageNet's names of WordNet ids. Raises DataError for a file that cannot
+    be read or does not match the labels.
     """
     distinct = set(labels)
     for place in (folder, *folder.resolve().parents)[:LEVELS]:

@@ -40,8 +40,8 @@ def zero_shot(
 ) -> ZeroShot:
     """Classify images by prompts averaged over templates.
 
-    ``targets`` are indices into ``classnames``. Warns of prompts longer than the model's context.
-    Raises DataError when targets do not match the classes, or two classes have the same tokens.
+    ``targets`` are indices into ``classnames``. Warns about prompts beyond the context length.
+    Raises DataError if targets do not match the classes, or two classes have the same tokens.
     """
     if len(images) != len(targets):
         raise DataError(f"zero-shot: there are {len(images):,} images but {len(targets):,} targets")

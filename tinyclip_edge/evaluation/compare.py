@@ -99,7 +99,7 @@ def compare_embedders(
     rounds: int = ROUNDS,
     notes: Sequence[str] = (),
 ) -> Comparison:
-    """Compare models that are open already, onnxruntime ones with the same ``threads``."""
+    """Compare models that are already open; open onnxruntime ones with the same ``threads``."""
     reports: dict[str, EvalReport] = {
         label: evaluate_model(embedder, data=data, limit=limit, companions=False)
         for label, embedder in embedders.items()

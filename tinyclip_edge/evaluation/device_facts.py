@@ -1,4 +1,4 @@
-"""What a device is, from what its system says about the hardware; nothing about its user."""
+"""Facts about a device's hardware, as its system reports them; nothing about its user."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pathlib import Path
 from tinyclip_edge.evaluation.device_record import TEXT_CHARS, TEXT_SIGNS, DeviceFacts
 from tinyclip_edge.runtime.cpu import cpu_flags, physical_memory, system_value
 
-# Instructions that decide how fast int8 and float products are.
+# Instruction sets that determine the speed of int8 and float matrix products.
 SPEED_FLAGS = (
     *("sse4_1", "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl"),
     *("avx_vnni", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_int8", "amx_bf16"),
     *("neon", "asimd", "fphp", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2"),
 )
-# Arm's processors have a number instead of a name (MIDR_EL1, part).
+# Arm processors report a part number (of MIDR_EL1) instead of a name.
 _ARM_PARTS = {
     "0xd03": "Cortex-A53",
     "0xd04": "Cortex-A35",
@@ -33,12 +33,12 @@ _ARM_PARTS = {
     "0xd40": "Neoverse-V1",
     "0xd49": "Neoverse-N2",
 }
-_ARM = "0x41"  # who designed the processor
+_ARM = "0x41"  # implementer of the processor
 _MODEL_FILES = ("proc/device-tree/model", "sys/class/dmi/id/product_name")
 
 
 def device_facts(root: Path = Path("/")) -> DeviceFacts:
-    """Return the facts of this machine; ``root`` has its proc and sys."""
+    """Return the facts about this machine; ``root`` contains its proc and sys."""
     cpuinfo = root / "proc/cpuinfo"
     memory = physical_memory()
     flags = cpu_flags(cpuinfo)
@@ -55,10 +55,10 @@ def device_facts(root: Path = Path("/")) -> DeviceFacts:
 
 
 def public_text(text: str) -> str | None:
-    """Return a name of hardware in the form of a record.
+    """Return the name of a piece of hardware, limited to what a record allows.
 
-    None for one that is empty, or has the name of this machine or of its user in it, as an owner
-    may have written it there.
+    None if it is empty or contains the name of this machine or of its user, which an owner may have
+    added.
     """
     words = re.sub(rf"[^{TEXT_SIGNS}]|\s+", " ", text)
     words = " ".join(words.split())[:TEXT_CHARS].strip()
@@ -68,7 +68,7 @@ def public_text(text: str) -> str | None:
 
 def _private_names() -> list[str]:
     names = [socket.gethostname(), socket.gethostname().partition(".")[0], Path.home().name]
-    with contextlib.suppress(OSError, KeyError, ImportError):  # no name for this user's number
+    with contextlib.suppress(OSError, KeyError, ImportError):  # the user id has no name
         names.append(getpass.getuser())
     return [name for name in names if name]
 

@@ -1,7 +1,7 @@
-"""The record of a benchmark on one device: its schema, and how a file of it is read.
+"""The record of a benchmark on one device: its schema, and reading its file.
 
-A record names no user, host, folder or model: facts of the hardware, versions, figures and the hash
-of the bundle's weights.
+It contains facts about the hardware, versions, figures and the hash of the bundle's weights, but no
+name of a user, host, folder or model.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from tinyclip_edge.config.section import Section
 from tinyclip_edge.errors import DataError, shown
 from tinyclip_edge.json_text import read_json_table
 
-TEXT_CHARS = 100  # of a device's name
+TEXT_CHARS = 100  # maximum length of a device's name
 _RECORD_BYTES = 1 << 20
 
-# Without slashes, so that no path stands in it, and without what a page would read as markup.
+# No slashes, so that it contains no path, and no characters that are markup in HTML.
 TEXT_SIGNS = r"\w ()@.,:+&'®™-"
 DeviceText = Annotated[str, StringConstraints(pattern=f"^[{TEXT_SIGNS}]+$", max_length=TEXT_CHARS)]
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.+-]+$", max_length=40)]
@@ -32,9 +32,9 @@ Cosine = Annotated[float, Field(ge=-1.001, le=1.001)]
 
 
 class DeviceFacts(Section):
-    """What the figures were measured on."""
+    """The device on which the figures were measured."""
 
-    kind: Literal["computer", "browser"] = Field(description="What ran the towers.")
+    kind: Literal["computer", "browser"] = Field(description="Where the towers ran.")
     model: DeviceText | None = Field(description="The device, as its firmware names it.")
     processor: DeviceText | None = Field(description="The processor, as it names itself.")
     architecture: Word | None = Field(description="Such as x86_64 or aarch64.")
@@ -42,20 +42,20 @@ class DeviceFacts(Section):
     cores: Annotated[int, Field(ge=1, le=4096)] = Field(description="Logical cores.")
     memory_mb: Megabytes | None = Field(description="Memory, in 10^6 bytes.")
     flags: Annotated[list[Word], Field(max_length=64)] = Field(
-        description="What the processor has of the instructions that decide speed."
+        description="The processor's instruction sets that affect speed."
     )
 
 
 class Software(Section):
-    """What ran the towers."""
+    """The software that ran the towers."""
 
     runtime: Literal["onnxruntime", "onnxruntime-web"] = Field(description="Runtime.")
-    version: Word = Field(description="Its version.")
+    version: Word = Field(description="Version of the runtime.")
     interpreter: DeviceText = Field(description="Python or browser, with version.")
 
 
 class MeasuredModel(Section):
-    """The bundle, by what it is and not by its name."""
+    """The bundle, identified by its weights and sizes instead of its name."""
 
     sha256: Sha256 = Field(description="`model_hash` of the bundle.")
     image_parameters: Parameters = Field(description="Of the image tower.")
@@ -76,21 +76,21 @@ class Times(Section):
     @model_validator(mode="after")
     def _in_order(self) -> Times:
         if not self.least_ms <= self.p50_ms <= self.p95_ms:
-            raise ValueError("least_ms, p50_ms and p95_ms are not in this order")
+            raise ValueError("least_ms, p50_ms and p95_ms must be in ascending order")
         return self
 
 
 class Energy(Section):
     """Energy of all processor packages over one call, idle power included."""
 
-    image_mj: Annotated[float, Field(ge=0, le=1e9)] = Field(description="Millijoules an image.")
-    text_mj: Annotated[float, Field(ge=0, le=1e9)] = Field(description="Millijoules a text.")
+    image_mj: Annotated[float, Field(ge=0, le=1e9)] = Field(description="Millijoules per image.")
+    text_mj: Annotated[float, Field(ge=0, le=1e9)] = Field(description="Millijoules per text.")
 
 
 class GoldenCheck(Section):
     """The bundle's golden vectors, replayed on the device."""
 
-    passed: bool = Field(description="Whether the device answers as recorded.")
+    passed: bool = Field(description="Whether the device reproduces the vectors.")
     image_cosine: Cosine = Field(description="Lowest cosine to a recorded image embedding.")
     text_cosine: Cosine = Field(description="Lowest cosine to a recorded text embedding.")
     same_ids: bool | None = Field(description="Whether token ids are equal; null: not compared.")
@@ -101,8 +101,8 @@ class MeasuredPrecision(Section):
     """One precision of the bundle."""
 
     precision: Word = Field(description="Name of the precision.")
-    device: Word = Field(description="`cpu` or another of `--device`; in browsers wasm or webgpu.")
-    bytes: Annotated[int, Field(ge=1, le=10**12)] = Field(description="Of the files it loads.")
+    device: Word = Field(description="A value of `--device`; in browsers wasm or webgpu.")
+    bytes: Annotated[int, Field(ge=1, le=10**12)] = Field(description="Size of the files it loads.")
     rounds: Count = Field(description="Calls that were timed.")
     cold_start_ms: Milliseconds = Field(
         description="Process start to first text embedding; in browsers from the first byte read."
@@ -114,8 +114,8 @@ class MeasuredPrecision(Section):
     )
     text_mb: Megabytes | None = Field(description="Peak memory after the first text.")
     peak_mb: Megabytes | None = Field(description="Peak memory with both towers.")
-    energy: Energy | None = Field(description="Null where the system does not tell.")
-    golden: GoldenCheck = Field(description="Whether its answers are right.")
+    energy: Energy | None = Field(description="Null if the system does not report it.")
+    golden: GoldenCheck = Field(description="Whether its outputs are correct.")
 
 
 class DeviceRecord(Section):
@@ -126,7 +126,7 @@ class DeviceRecord(Section):
     created_by: DeviceText = Field(description="tinyclip-edge and its version.")
     date: Day = Field(description="Day of the measurement.")
     device: DeviceFacts = Field(description="The device.")
-    software: Software = Field(description="What ran the towers.")
+    software: Software = Field(description="The software that ran the towers.")
     model: MeasuredModel = Field(description="The bundle.")
     threads: Annotated[int, Field(ge=1, le=4096)] = Field(description="Threads of each tower.")
     precisions: Annotated[list[MeasuredPrecision], Field(min_length=1, max_length=64)] = Field(
@@ -135,18 +135,18 @@ class DeviceRecord(Section):
 
 
 def parse_record(content: object, source: str) -> DeviceRecord:
-    """Return the record in JSON values; raise DataError that names the key and the source."""
+    """Return the record in JSON values; raise a DataError that names the key and the source."""
     try:
         return DeviceRecord.model_validate(content)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         key = ".".join(map(str, fault["loc"])) or "it"
         value = "" if fault["type"] == "missing" else f" ({shown(fault['input'])})"
-        raise DataError(f"{source}: no device record: {key}{value}: {fault['msg']}") from None
+        raise DataError(f"{source}: not a device record: {key}{value}: {fault['msg']}") from None
 
 
 def read_record(path: Path) -> DeviceRecord:
-    """Read a file of `bench --record`, or of the browser page; raise DataError for another."""
+    """Read a file written by `bench --record` or the browser page; raise DataError for others."""
     return parse_record(read_json_table(path, DataError, limit=_RECORD_BYTES), str(path))
 
 

@@ -1,4 +1,4 @@
-"""Energy of the processor, from the counters that Linux publishes of RAPL."""
+"""Energy used by the processor, from the RAPL counters that Linux exposes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 POWERCAP = Path("/sys/class/powercap")
-_CLOCK_S = 1.0  # of calls; the counters move once a millisecond
+_CLOCK_S = 1.0  # duration of a measurement; the counters are updated every millisecond
 
 
 class EnergyMeter:
-    """The packages of the processor, each a counter of microjoules that starts again at a limit."""
+    """The counters of the processor's packages, in microjoules; each restarts at a limit."""
 
     def __init__(self, root: Path = POWERCAP) -> None:
         """Find the counters of whole packages that this user may read."""
@@ -19,18 +19,18 @@ class EnergyMeter:
         self._limits: dict[Path, int] = {}
         for zone in zones:
             try:
-                # Cores and memory are parts of a package, or counted twice.
+                # Cores and memory are parts of a package, and would be counted twice.
                 if not (zone / "name").read_text(encoding="ascii").startswith("package-"):
                     continue
                 counter = zone / "energy_uj"
                 _number(counter)
                 self._limits[counter] = _number(zone / "max_energy_range_uj")
-            except (OSError, ValueError):  # since Linux 5.10, root alone may read them
+            except (OSError, ValueError):  # since Linux 5.10, only root may read them
                 continue
 
     @property
     def is_readable(self) -> bool:
-        """Whether there is a counter."""
+        """Whether there is a counter that can be read."""
         return bool(self._limits)
 
     def read(self) -> dict[Path, int]:
@@ -38,7 +38,7 @@ class EnergyMeter:
         return {counter: _number(counter) for counter in self._limits}
 
     def since(self, before: dict[Path, int]) -> int:
-        """Return microjoules that all packages took since ``before``; a counter may wrap once."""
+        """Return the microjoules all packages used since ``before``; a counter may wrap once."""
         now = self.read()
         total = 0
         for counter, limit in self._limits.items():

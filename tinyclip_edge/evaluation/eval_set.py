@@ -13,7 +13,7 @@ class EvalSet:
     """Images with one text each; ``subsets`` are indices, ``companions`` separate sets.
 
     When images have several captions, ``captions`` has all of them and ``texts`` the first. A
-    labelled set has all its class names in ``classes``, also those that no image shows.
+    labelled set has all its class names in ``classes``, including those that no image shows.
     """
 
     name: str

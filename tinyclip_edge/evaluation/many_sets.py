@@ -52,9 +52,9 @@ def rank_models(
 ) -> Standings:
     """Measure every MODEL on every set and rank them; see ``Standings``.
 
-    ``task`` auto is zero-shot for sets with classes, else retrieval. A model that breaks when it is
-    opened or measured is left out, with a warning. Raises TinyClipError for names that
-    do not exist, before the first model is opened, and where no model is left.
+    ``task`` auto is zero-shot for sets with classes, else retrieval. A model that cannot be opened
+    or measured is left out, with a warning. Raises TinyClipError for names that do not exist,
+    before the first model is opened, and if no model is left.
     """
     if task not in TASKS:
         raise DataError(f"unknown task {task!r}{did_you_mean(task, TASKS)}")

@@ -27,7 +27,7 @@ def check_openable(model: str) -> None:
 
 
 def names_of(models: Sequence[str]) -> dict[str, str]:
-    """Return the name of every MODEL, or its whole path where two names are the same."""
+    """Return the name of every MODEL, or its whole path if another one has the same name."""
     short = {model: model_name(model) for model in models}
     uses = Counter(short.values())
     return {model: name if uses[name] == 1 else model for model, name in short.items()}
@@ -43,7 +43,7 @@ def open_embedder(
     """Open a bundle folder with onnxruntime, any other MODEL with PyTorch on ``device``.
 
     ``precision`` is one of the bundle's; ``device`` is ``auto``, ``cpu`` or ``cuda``. Raises
-    ConfigError for another device, BundleError, ModelError, or MissingExtraError when torch is
+    ConfigError for another device, BundleError, ModelError, or MissingExtraError if torch is
     required but not installed.
     """
     if device not in DEVICES:
@@ -70,8 +70,8 @@ def open_on_device(
 ) -> Embedder:
     """Open a bundle on any of onnxruntime's devices, any other MODEL on PyTorch's.
 
-    Raises DeviceError for a bundle's device that is not here or answers differently, else like
-    ``open_embedder``.
+    Raises DeviceError for a bundle's device that is not available or gives other embeddings, else
+    like ``open_embedder``.
     """
     if not is_bundle(model):
         return open_embedder(model, precision=precision, threads=threads, device=device)

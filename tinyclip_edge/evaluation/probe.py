@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 BATCH = 32
 REPEATS = 3
-_PICTURE = 256  # pixels of the random image's edges
+_PICTURE = 256  # width and height of the random image, in pixels
 
 
 def measure(started: float, **model: Any) -> dict[str, Any]:  # noqa: ANN401 - of open_on_device
@@ -57,7 +57,7 @@ def peak_megabytes() -> float | None:
 
 
 def timed_picture() -> npt.NDArray[np.uint8]:
-    """Return the decoded picture ``[256, 256, 3]`` that is encoded."""
+    """Return the decoded picture ``[256, 256, 3]`` that measurements encode."""
     import numpy as np
 
     return np.random.default_rng(0).integers(0, 256, (_PICTURE, _PICTURE, 3), dtype=np.uint8)

@@ -2,7 +2,7 @@
 
 M models, S evaluations, R resamples. Preferences ``[R, M, M]`` are the number of evaluations in
 which the model of the row is better than that of the column; a tie counts half for each. Shares
-``[R, M, M]`` say how far a model (row) is at a place (column); tied models share their places.
+``[R, M, M]`` are the fraction of each place (column) that a model (row) has; ties share places.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-KEMENY_MODELS = 8  # the exact order takes 2^M sets of models
+KEMENY_MODELS = 8  # the exact order needs all 2^M sets of models
 TIE = 1e-9  # sums of the same hits may differ in the last bits
 
 Floats = npt.NDArray[np.float64]
@@ -26,7 +26,7 @@ def preferences_of(scores: Floats) -> Floats:
 def mean_ranks(preferences: Floats, evaluations: int) -> Floats:
     """Return ``[R, M]``, each model's rank averaged over evaluations: 1 is best everywhere.
 
-    Borda's points, over the number of evaluations, are M minus it.
+    Borda's points divided by the number of evaluations are M minus the mean rank.
     """
     points = preferences.sum(axis=-1) - 0.5 * evaluations  # without the tie with itself
     return np.asarray(preferences.shape[-1] - points / evaluations)
@@ -43,14 +43,14 @@ def borda_shares(ranks: Floats) -> Floats:
 
 
 def kemeny_shares(preferences: Floats) -> tuple[Floats, Floats]:
-    """Return the shares of places over all best orders, and the number of those, ``[R]``.
+    """Return the shares of places over all best orders, and the number of these orders, ``[R]``.
 
-    The best orders contradict the fewest preferences of pairs (Kemeny-Young): computed exactly, by
-    dynamic programming over sets of models.
+    The best orders contradict the fewest pairwise preferences (Kemeny-Young). They are computed
+    exactly, by dynamic programming over sets of models.
     """
     resamples, models, _ = preferences.shape
-    cost = np.zeros((1 << models, resamples))  # least contradictions within a set of models
-    orders = np.ones((1 << models, resamples))  # that reach it
+    cost = np.zeros((1 << models, resamples))  # fewest contradictions within a set of models
+    orders = np.ones((1 << models, resamples))  # number of orders with this cost
     members = [[m for m in range(models) if group >> m & 1] for group in range(1 << models)]
     for group in range(1, 1 << models):
         costs = np.stack([_cost(preferences, cost, members, group, m) for m in members[group]])
@@ -72,13 +72,13 @@ def kemeny_shares(preferences: Floats) -> tuple[Floats, Floats]:
 
 
 def expected_places(shares: Floats) -> Floats:
-    """Return ``[R, M]``, from 1 on; tied models have the mean of their places."""
+    """Return ``[R, M]``, counted from 1; tied models have the mean of their places."""
     return np.asarray(shares @ np.arange(1.0, shares.shape[-1] + 1.0))
 
 
 def _cost(
     preferences: Floats, cost: Floats, members: list[list[int]], group: int, first: int
 ) -> Floats:
-    """Return the contradictions, ``[R]``, of a set of models where one is before the others."""
+    """Return the fewest contradictions ``[R]`` within a group of models if ``first`` leads it."""
     rest = group & ~(1 << first)
     return np.asarray(preferences[:, members[rest], first].sum(axis=1) + cost[rest])

@@ -19,8 +19,8 @@ def hits_at(
     """Return ``[Q]``: the probability that ``targets[q]`` is among the top ``k`` of ``scores[q]``.
 
     0 or 1 without ties. Tied candidates are ordered at random, so a model that gives every
-    candidate the same score is at chance level, neither at 0 nor at 100 %. Raises DataError for
-    scores that are not finite.
+    candidate the same score is at chance level, not at 0 or 100 %. Raises DataError for scores that
+    are not finite.
     """
     _check_finite(scores)
     target_scores = np.take_along_axis(scores, targets[:, None], axis=1)

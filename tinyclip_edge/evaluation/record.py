@@ -39,10 +39,10 @@ def record_of(
     device_options: Mapping[str, str] | None = None,
     meter: EnergyMeter | None = None,
 ) -> DeviceRecord:
-    """Return the record of a bundle that ``bench_models`` has measured alone, one input at a time.
+    """Return the record of a bundle that ``bench_models`` has measured alone, with batch 1.
 
-    Its golden vectors are replayed, and energy is measured where ``meter`` (RAPL's by default) can
-    be read. Raise BundleError for a bundle without golden vectors.
+    The bundle's golden vectors are replayed, and energy is measured if ``meter`` (by default RAPL)
+    can be read. Raises BundleError for a bundle without golden vectors.
     """
     manifest = Manifest.read(bundle)
     meter = meter or EnergyMeter()
@@ -73,7 +73,7 @@ def record_of(
 
 
 def write_record(path: Path, record: DeviceRecord) -> None:
-    """Write a record's file; raise DataError when the disk refuses."""
+    """Write a record's file; raise DataError if that is not possible."""
     with file_written_aside(path) as file:
         file.write(record_text(record).encode())
 
@@ -125,7 +125,7 @@ def _times(latency: Latency) -> Times:
 
 
 def _rounded(value: float) -> float:
-    """Return four significant digits, more than a repetition keeps."""
+    """Round to four significant digits, more than repeated measurements agree in."""
     return float(f"{value:.4g}")
 
 

@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 Ints = npt.NDArray[np.int64]
 RETRIEVAL, ZERO_SHOT = "retrieval", "zero-shot"
-MANY = 0.1  # share of captions of several images that is worth a note
+MANY = 0.1  # share of captions with several images above which there is a note
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def evaluate_model(
     limit: int | None = None,
     companions: bool = True,
 ) -> EvalReport:
-    """Measure retrieval or zero-shot classification; a subset's candidates are its own.
+    """Measure retrieval or zero-shot classification; a subset's candidates are only its own.
 
     ``companions=False`` skips the companion sets. Raises DataError for an unknown task or a set
     that cannot be read.

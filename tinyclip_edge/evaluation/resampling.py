@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-_BLOCK = 1 << 22  # numbers of draws in memory at once
+_BLOCK = 1 << 22  # elements of ``draws`` in memory at once
 
 Floats = npt.NDArray[np.float64]
 
@@ -26,9 +26,9 @@ class Resampling:
 
 @dataclass(frozen=True, slots=True)
 class PictureHits:
-    """Hits of one model by picture, ``[Q, N]``: their sums, and the queries that they are of.
+    """Hits of one model per picture, ``[Q, N]``: the number of hits, and the number of queries.
 
-    A picture with several captions has them all, so that they are drawn together.
+    All captions of a picture count for it, so that they are drawn together.
     """
 
     sums: Floats
@@ -62,6 +62,6 @@ def resampled_scores(
 
 
 def interval(values: Floats, level: float) -> tuple[float, float]:
-    """Return the percentiles between which ``level`` of the values ``[R]`` are."""
+    """Return the percentiles that enclose the central ``level`` of the values ``[R]``."""
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

@@ -48,7 +48,7 @@ class Retrieval:
 
 
 class RetrievalHits(NamedTuple):
-    """Whether each query has a right candidate among the first k; ties are shares."""
+    """Whether each query has a correct candidate among the first k; ties give fractions."""
 
     owners: npt.NDArray[np.int64]  # the image of each caption, [M]
     t2i: dict[int, Hits]  # of captions, [M]
@@ -107,7 +107,7 @@ def retrieval_of_features(
 def retrieval_hits(
     image: Features, text: Features, owners: Sequence[int] | None = None
 ) -> RetrievalHits:
-    """Return the hits of each query, from what ``retrieval_of_features`` takes."""
+    """Return the hits of each query; arguments as for ``retrieval_of_features``."""
     image_indices = _check(len(image), len(text), owners)
     all_images = np.arange(len(image))
     t2i = _hits(text, image, lambda scores, rows, k: hits_at(scores, image_indices[rows], k))

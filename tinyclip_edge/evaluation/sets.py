@@ -37,8 +37,8 @@ def evaluation_set(source: str, *, limit: int | None = None) -> EvalSet:
     ``source`` is ``starter:test_style``, ``starter:test_concepts`` or ``starter:val``; a folder or
     tar of images with one folder per class; webdataset shards with ``KEY.cls`` and a
     ``classnames.txt``; pairs in any form that a run reads: shards, a table, COCO's captions, a
-    folder with captions; or a run's YAML file, which means its ``data.val``. Raises DataError
-    when it is missing, empty or broken, and ConfigError for a faulty YAML file.
+    folder with captions; or a run's YAML file, which stands for its ``data.val``. Raises DataError
+    if it is missing, empty or broken, and ConfigError for a faulty YAML file.
     """
     named = named_pairs(source)
     if not isinstance(named.source, str):
@@ -96,7 +96,7 @@ def _labelled_set(source: str, path: Path, limit: int | None) -> EvalSet:
 
 
 def pair_set(named: NamedPairs, limit: int | None) -> EvalSet:
-    """Open pairs in any form that a run reads, as ``evaluation_set``."""
+    """Open pairs in any form that a run reads, like ``evaluation_set``."""
     from tinyclip_edge.data import open_source
 
     pairs = open_source(named.source, named.options)
@@ -114,7 +114,7 @@ def _decodable(
     notes: Sequence[str] = (),
     classes: Sequence[str] = (),
 ) -> EvalSet:
-    """Return the images that decode, up to the limit; DataError when over 1 per cent do not.
+    """Return the images that decode, up to the limit; DataError if over 1 per cent do not.
 
     ``merge`` adds the captions of a repeated picture (the same pixels) to its first occurrence.
     """

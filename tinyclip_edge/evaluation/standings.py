@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 DEFAULT = Resampling()
-LEVEL = 0.95  # of intervals; a difference is certain where the other order is outside of it
+LEVEL = 0.95  # of intervals; a difference is certain if its interval excludes the reverse order
 
 Floats = npt.NDArray[np.float64]
 
@@ -75,10 +75,10 @@ class RankedModel:
     name: str
     model: str
     spec: EmbedderSpec
-    place: int  # models that tie have the same
+    place: int  # tied models have the same
     first: int  # of the places in 95 % of the resamples
     last: int
-    mean_rank: float  # over the sets; Borda's points per set are the number of models minus it
+    mean_rank: float  # over the sets; Borda's points per set are the number of models minus this
     shares: tuple[float, ...]  # of the resamples, by place
     scores: tuple[Score, ...]
     metrics: tuple[EvalRow, ...]
@@ -86,18 +86,18 @@ class RankedModel:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Two models by their names, the one that is first in the order as the better one."""
+    """Two models by name; ``better`` comes first in the order."""
 
     better: str
     worse: str
-    share: float  # of the resamples in which the better one is before; ties are halves
+    share: float  # of the resamples in which ``better`` comes first; ties count half
     certain: bool
     scores: tuple[Score, ...]  # better minus worse, on each set
 
 
 @dataclass(frozen=True, slots=True)
 class Standings(NotebookReport):
-    """Models from the best to the worst, and what is certain of it.
+    """Models from the best to the worst, and how certain this order is.
 
     ``method`` is ``kemeny`` for few models, else ``borda``; ``best_orders`` is the number of orders
     that contradict the evaluations least (1 for Borda).
@@ -141,10 +141,10 @@ class Standings(NotebookReport):
         )
 
     def summary(self) -> str:
-        """Return what is certain, in one sentence."""
+        """Return how many orders of two models are certain, in one sentence."""
         pairs = len(self.differences)
         if not pairs:
-            return "One model, which has nothing to be compared with."
+            return "One model; there is nothing to compare it with."
         certain = sum(difference.certain for difference in self.differences)
         return f"Certain in {LEVEL:.0%} of the resamples: {certain} of {pairs} orders of two models"
 
@@ -205,7 +205,7 @@ def standings_of(
 
 
 def _drawn(by_set: Sequence[Sequence[PictureHits]], resampling: Resampling) -> Floats:
-    """Return the scores of all resamples, ``[R, S, M]``; each set has draws of its own."""
+    """Return the scores of all resamples, ``[R, S, M]``; each set is resampled independently."""
     return np.stack(
         [
             resampled_scores(
@@ -231,7 +231,7 @@ def _placed(scores: Floats) -> tuple[Floats, Floats, Floats]:
 
 
 def _before(expected: Floats) -> Floats:
-    """Return ``[M, M]``: in which share of the places ``[R, M]`` a row is before a column."""
+    """Return ``[M, M]``: the share of resamples ``[R, M]`` with the row before the column."""
     difference = expected[:, None, :] - expected[:, :, None]
     return np.asarray(((difference > TIE) + 0.5 * (np.abs(difference) <= TIE)).mean(axis=0))
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tinyclip_edge.evaluation.standings import RankedModel, RankedSet, Standings
 
-SETS_IN_TABLE = 3  # columns of scores that 80 characters have room for
+SETS_IN_TABLE = 3  # columns of scores that fit into 80 characters
 _METHODS = {
     "kemeny": "place: in the order that contradicts the sets least (Kemeny)",
     "borda": f"place: by mean rank (Borda), as there are more than {KEMENY_MODELS} models",
@@ -70,7 +70,7 @@ def _scores(standings: Standings, labels: Sequence[str], start: int) -> Table:
 
 
 def _pairs(standings: Standings) -> Table:
-    """Return in what per cent of the resamples each model is before each other one."""
+    """Return the percentage of resamples in which each model is before each other one."""
     names = [model.name for model in standings.models]
     shares = {(each.better, each.worse): each.share for each in standings.differences}
     shares |= {(worse, better): 1 - share for (better, worse), share in shares.items()}

@@ -75,7 +75,7 @@ def _set(
     limit: int | None,
     subset_filters: dict[str, Callable[[KitSample], bool]],
 ) -> EvalSet:
-    # One picture per name, since a second one would be a correct answer counted as wrong.
+    # One picture per name: a second one would be a correct result that counts as wrong.
     by_name: dict[str, KitSample] = {}
     for sample in samples:
         by_name.setdefault(sample.captions[0], sample)

@@ -21,7 +21,7 @@ def with_error(share: float, error: float) -> Text:
 
 
 def dimmed_end(figure: str, end: str) -> Text:
-    """Join a figure and what is less important behind it."""
+    """Join a figure and a less important addition, dimmed."""
     from rich.text import Text
 
     return Text.assemble(f"{figure} ", (end, "dim"))

@@ -1,1 +1,1 @@
-"""What the toolkit does for each family of models, made by running it on small siblings."""
+"""What works for each family of models, determined by running the toolkit on small siblings."""

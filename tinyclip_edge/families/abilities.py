@@ -1,6 +1,6 @@
-"""The abilities in the table of families: each is tried on a small sibling, and its result checked.
+"""The abilities in the table of families: each is run on a small sibling and its result checked.
 
-A check returns nothing where the ability works, and raises an error that says why it does not.
+A check returns nothing if the ability works, and otherwise raises an error that says why not.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from tinyclip_edge.models import (
 from tinyclip_edge.models.pruned import clip_units, prune_clip
 from tinyclip_edge.models.vocabulary import Vocabulary
 
-Check: TypeAlias = Callable[[str, Path], None]  # of a family, with an empty folder
+Check: TypeAlias = Callable[[str, Path], None]  # takes a family and an empty folder
 
-SAME, CLOSE = 1e-6, 1e-5  # differences of components of unit-norm embeddings
+SAME, CLOSE = 1e-6, 1e-5  # largest differences in a component of unit-norm embeddings
 COLOURS = ("red", "blue", "green", "black")
 SHAPES = ("square", "circle", "cat", "dog", "star", "house", "tree", "fish")
 TEXTS = [f"a {colour} {shape}" for colour in COLOURS for shape in SHAPES]
 
 
 def export_int8(name: str, folder: Path) -> None:
-    """Export fp32 and int8, which the export itself compares with PyTorch."""
+    """Export fp32 and int8; the export itself compares them with PyTorch."""
     from tinyclip_export import export_bundle
     from tinyclip_export.settings import ExportSettings
 
@@ -47,13 +47,13 @@ def export_int8(name: str, folder: Path) -> None:
         sibling(name, folder),
         folder / "bundle",
         pairs=([Image.fromarray(pixels) for pixels in noise], TEXTS),
-        max_drop=100.0,  # random weights rank by chance
+        max_drop=100.0,  # random weights rank at chance level
         settings=ExportSettings(search=False),
     )
 
 
 def inherit(name: str, folder: Path) -> None:
-    """Inherit the same shape, which is the identity, and half the depth, whole tensors alone."""
+    """Inherit into the same shape (the identity), and into half the depth (whole tensors only)."""
     teacher = sibling(name, folder)
     same = create_student({}, teacher)
     inherit_student(teacher, same)
@@ -62,18 +62,18 @@ def inherit(name: str, folder: Path) -> None:
     report = inherit_student(teacher, student, plan="evenly")
     tensors = [tensor for tensor in report.tensors if tensor.tower != "shared"]
     if any(tensor.origin != "copied" for tensor in tensors):
-        raise InheritanceError("a student of half the depth does not take whole tensors")
+        raise InheritanceError("a student of half the depth does not inherit whole tensors")
     teacher_state, student_state = teacher.model.state_dict(), student.model.state_dict()
     if not all(
         torch.equal(student_state[t.key], teacher_state[t.teacher_key])
         for t in tensors
         if t.teacher_key
     ):
-        raise InheritanceError("a block of the student is not its teacher's")
+        raise InheritanceError("a block of the student differs from the teacher's")
 
 
 def masks(name: str, folder: Path) -> None:
-    """Compare a model under masks with the one that is pruned by them."""
+    """Compare a masked model with the one pruned by the same masks."""
     clip = sibling(name, folder)
     units = clip_units(clip)
     gates = ClipGates(units)
@@ -87,7 +87,7 @@ def masks(name: str, folder: Path) -> None:
 
 
 def trim(name: str, folder: Path) -> None:
-    """Keep the tokens of some texts, which are embedded as before."""
+    """Keep only the tokens of some texts, and check that their embeddings do not change."""
     clip = sibling(name, folder)
     vocabulary = Vocabulary(clip)
     corpus = vocabulary.read(TEXTS, "the texts")
@@ -103,7 +103,7 @@ def trim(name: str, folder: Path) -> None:
 
 
 def read(name: str, folder: Path) -> None:
-    """Write and read it again, and read it as transformers writes it, where it does."""
+    """Write and reload a model; load it as transformers writes it, if transformers has it."""
     clip = sibling(name, folder)
     save_local_dir(folder / "open_clip", clip)
     _compare(_features(load_clip(str(folder / "open_clip"))), _features(clip), 0.0)
@@ -145,8 +145,8 @@ def _features(clip: LoadedClip) -> tuple[Tensor, Tensor]:
 
 
 def _compare(ours: tuple[Tensor, ...], theirs: tuple[Tensor, ...], within: float) -> None:
-    """Raise ModelError where embeddings differ."""
+    """Raise ModelError if embeddings differ."""
     for mine, other in zip(ours, theirs, strict=True):
         difference = float((mine - other).abs().max())
         if not difference <= within:
-            raise ModelError(f"embeddings differ by {difference:.1g}, by {within:g} at most")
+            raise ModelError(f"embeddings differ by {difference:.1g}, more than {within:g}")

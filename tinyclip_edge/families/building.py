@@ -15,7 +15,7 @@ from tinyclip_edge.models.clip import LoadedClip
 
 
 def family(name: str, *, seed: int = 0, **changes: Any) -> LoadedClip:  # noqa: ANN401
-    """Return a sibling with weights that move its features.
+    """Return a sibling with noise on its weights, so that all of them affect its features.
 
     ``changes`` replace parts of its configuration.
     """
@@ -36,13 +36,13 @@ def family(name: str, *, seed: int = 0, **changes: Any) -> LoadedClip:  # noqa: 
 
 
 def _fill_statistics(clip: LoadedClip) -> None:
-    """Give each BatchNorm the statistics of random pictures, after which towers are tame."""
+    """Set the statistics of each BatchNorm from random pictures, so that activations stay small."""
     model: Any = clip.model
     norms: list[Any] = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     if not norms:
         return
     for norm in norms:
-        norm.momentum = None  # a mean over all pictures seen
+        norm.momentum = None  # cumulative mean
     model.train()
     model.encode_image(torch.randn(8, 3, clip.image_size, clip.image_size))
     model.eval()

@@ -34,7 +34,7 @@ CLIP_PROCESSOR: dict[str, Any] = {
     "image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 32},
     "crop_size": SQUARE, "image_mean": [0.5] * 3, "image_std": [0.3] * 3,
 }  # fmt: skip
-# Of no kind that can be opened.
+# Architectures that cannot be opened.
 FOREIGN = {"jina-clip": "jina_clip"}
 
 
@@ -47,11 +47,11 @@ class Published:
     text: dict[str, Any] = field(default_factory=dict)
     shared: dict[str, Any] = field(default_factory=dict)  # of the model and both towers
     processor: dict[str, Any] = field(default_factory=lambda: CLIP_PROCESSOR)
-    padding: int | None = None  # id that the texts' attention leaves out
-    since: str = "4.51"  # the first transformers that has it, or the oldest that is supported
+    padding: int | None = None  # id that the text tower's attention ignores
+    since: str = "4.51"  # first version of transformers that has it, or the oldest supported one
 
     def check_known(self) -> None:
-        """Raise ModelError where the installed transformers has no such model."""
+        """Raise ModelError if the installed transformers has no such model."""
         import transformers
 
         if self.model_type not in transformers.CONFIG_MAPPING:
@@ -98,9 +98,9 @@ def sibling(name: str, folder: Path) -> LoadedClip:
 
 
 def check_published(name: str, folder: Path, within: float) -> None:
-    """Compare a folder of transformers with its own model, for families that have such folders.
+    """Compare a model read from transformers' format with transformers' own, if the family has one.
 
-    Raises ModelError where an embedding differs by more than ``within``.
+    Raises ModelError if an embedding differs by more than ``within``.
     """
     if name in ("ViT", "Long-CLIP"):
         clip = family(name)
@@ -127,12 +127,12 @@ def check_published(name: str, folder: Path, within: float) -> None:
         difference = float((F.normalize(ours, dim=-1) - unit).abs().max())
         if not difference <= within:
             raise ModelError(
-                f"embeddings differ from transformers' by {difference:.1g}, by {within:g} at most"
+                f"embeddings differ from transformers' by {difference:.1g}, more than {within:g}"
             )
 
 
 def _write(published: Published, folder: Path) -> Any:  # noqa: ANN401 - a model of transformers
-    """Write the folder of a model; return the model, eval mode."""
+    """Write the folder of a model; return the model in eval mode."""
     import transformers
 
     published.check_known()
@@ -149,7 +149,7 @@ def _write(published: Published, folder: Path) -> Any:  # noqa: ANN401 - a model
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(torch.randn(parameter.shape) * 0.05)
-        # Names of some tensors differ from those in memory.
+        # Not the state dict: some tensors have other names in files than in memory.
         bars = transformers.logging.is_progress_bar_enabled()
         transformers.logging.disable_progress_bar()
         model.save_pretrained(folder)

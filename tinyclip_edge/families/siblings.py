@@ -35,7 +35,7 @@ def timm_tower(
     head_width: int = 16,
     **options: object,
 ) -> dict[str, Any]:
-    """Return an image tower of timm in these sizes."""
+    """Return an image tower of timm with these sizes."""
     return {
         "image_size": size,
         "timm_model_name": name,
@@ -50,7 +50,7 @@ def timm_tower(
 def fastvit_tower(
     name: str, *, width: int, layers: tuple[int, ...], size: int = 64
 ) -> dict[str, Any]:
-    """Return a FastViT of timm, the first of whose stages is ``width`` channels wide."""
+    """Return a FastViT of timm whose first stage has ``width`` channels."""
     return {
         "image_size": size,
         "timm_model_name": name,
@@ -99,7 +99,7 @@ M2M_100: dict[str, Any] = {
     "d_model": 48, "encoder_layers": 4, "encoder_attention_heads": 3, "encoder_ffn_dim": 96,
     "max_position_embeddings": 12, "activation_function": "relu", "pad_token_id": 1,
 }  # fmt: skip
-# Which of the tokenizers a family has; the others have CLIP's.
+# Tokenizers of the families that do not use CLIP's.
 TOKENIZERS = {
     "XLM-R": "XLM-R", "RoBERTa": "RoBERTa", "mT5": "mT5", "NLLB": "NLLB",
     "AltCLIP": "XLM-R", "ChineseCLIP": "BERT", "SigLIP 2": "Gemma",
@@ -158,7 +158,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
         },
     },
 }  # fmt: skip
-# Their text towers are encoders of transformers.
+# Families whose text towers are encoders of transformers.
 ENCODERS: dict[str, dict[str, Any]] = {
     "XLM-R": {
         "embed_dim": 40,
@@ -205,7 +205,7 @@ ENCODERS: dict[str, dict[str, Any]] = {
         ),
     },
 }  # fmt: skip
-# Their image towers begin with convolutions, or are made of them.
+# Families whose image towers begin with, or consist of, convolutions.
 CONVOLUTIONS: dict[str, dict[str, Any]] = {
     "MobileCLIP 2": {
         "embed_dim": 48,
@@ -238,7 +238,7 @@ CONVOLUTIONS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 EVERY: dict[str, dict[str, Any]] = {**FAMILIES, **ENCODERS, **CONVOLUTIONS}
-# Beside those of EVERY, of which students of any shape are made.
+# Further families; tests make students of many shapes only from those of EVERY.
 OTHERS: dict[str, dict[str, Any]] = {
     "ResNet": {
         "embed_dim": 48,

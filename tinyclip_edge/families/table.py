@@ -1,7 +1,7 @@
-"""The table of families and abilities: made anew, read as shipped, printed.
+"""The table of families and abilities: generate, read and print it.
 
-After a change of what works: ``python -m tinyclip_edge.families.table [FAMILY …]`` makes these rows
-of the shipped file (none named: all), then ``python docs/generate.py``.
+After a change in what works, run ``python -m tinyclip_edge.families.table [FAMILY …]``, which
+regenerates these rows of the shipped file (by default all), then ``python docs/generate.py``.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class FamilyTable:
 
     @property
     def origin(self) -> str:
-        """When and with what it was made, as one line."""
+        """The date and the library versions that it was made with, in one line."""
         libraries = ", ".join(f"{name} {number}" for name, number in self.versions.items())
         return f"Made on {self.made} with {libraries}."
 
@@ -133,10 +133,10 @@ def family_names() -> list[str]:
 def make_table(
     families: Sequence[str] = (), *, notify: Callable[[str], None] = lambda _: None
 ) -> FamilyTable:
-    """Try every ability on a small sibling of each family; none: of all.
+    """Try every ability on a small sibling of each family, by default of all families.
 
-    ``notify`` receives a line of progress before and after a family. Raises ConfigError for an
-    unknown family.
+    ``notify`` receives a line of progress after each family. Raises ConfigError for an unknown
+    family.
     """
     from tinyclip_edge.families.abilities import ABILITIES
 
@@ -153,14 +153,14 @@ def make_table(
 
 
 def _tried(check: Check, name: str) -> Cell:
-    """Return whether a check passes; whatever it raises is the reason of a ``no``."""
+    """Return whether a check passes; any error it raises becomes the reason for a ``no``."""
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             check(name, Path(folder))
         except TinyClipError as error:
             return Cell(False, str(error).replace(f"{folder}/", ""))
-        # One cell that fails in any other way is a "no", too, and the others are still made.
+        # Any other failure is a "no", too, and does not stop the remaining checks.
         except Exception as error:
             return Cell(False, one_line(f"{type(error).__name__}: {error}"))
     return Cell(True)
@@ -181,7 +181,7 @@ def _to_stderr(line: str) -> None:
 
 
 def main(families: Sequence[str]) -> None:
-    """Make rows of the shipped table; the others stay, in the order of the families."""
+    """Regenerate rows of the shipped table; the others stay as they are."""
     made = make_table(families, notify=_to_stderr)
     rows = {**(shipped_table().rows if SHIPPED.is_file() else {}), **made.rows}
     table = replace(made, rows={name: rows[name] for name in family_names() if name in rows})

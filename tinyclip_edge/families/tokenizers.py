@@ -1,4 +1,4 @@
-"""Small tokenizer.json files of the types that multilingual text towers have, built locally."""
+"""Small tokenizer.json files of the types that multilingual text towers use, built locally."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WORDS = (
 
 
 def _unigram(specials: list[str], template: str) -> Tokenizer:
-    """Sentencepiece's kind: words whole, other ones by letter."""
+    """SentencePiece's kind: known words are whole tokens, others are spelt letter by letter."""
     pieces = [(token, 0.0) for token in specials]
     pieces += [(f"▁{word}", -2.0 - 0.01 * n) for n, word in enumerate(WORDS)]
     letters = ["▁", *string.ascii_letters, *string.digits, *"абвгдежзийклмнопрстуфхцчшщыьэюя"]
@@ -53,7 +53,7 @@ def _byte_pairs() -> Tokenizer:
 
 
 def _merged_characters() -> Tokenizer:
-    """Gemma's kind: merges of characters, blanks are letters, bytes for what is unknown."""
+    """Gemma's kind: merges of characters, spaces included, with bytes for unknown characters."""
     specials = ["<pad>", "<eos>", "<bos>", "<unk>"]
     letters = dict.fromkeys(["▁", *string.ascii_letters, *string.digits, *"".join(WORDS)])
     merges: dict[tuple[str, str], None] = {}
@@ -82,7 +82,7 @@ def _merged_characters() -> Tokenizer:
 
 
 def _word_pieces() -> Tokenizer:
-    """BERT's kind: words in lower case and their ends, between [CLS] and [SEP]."""
+    """BERT's kind: lower-case words and word pieces between [CLS] and [SEP]."""
     specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     letters = [*string.ascii_lowercase, "猫", "赤", "い"]
     tokens = [*specials, *WORDS[:30], *letters, *(f"##{letter}" for letter in letters)]
@@ -123,7 +123,10 @@ def _scratch() -> tempfile.TemporaryDirectory[str]:
 
 @functools.cache
 def tokenizer_file(kind: str) -> Path:
-    """Return the tokenizer.json of a kind, beside its tokenizer_config.json, for this process."""
+    """Return the tokenizer.json of a kind, beside its tokenizer_config.json.
+
+    Both are built once per process and deleted when it ends.
+    """
     folder = Path(_scratch().name) / kind
     folder.mkdir()
     _BUILT[kind]().save(str(folder / "tokenizer.json"))
@@ -133,5 +136,5 @@ def tokenizer_file(kind: str) -> Path:
 
 
 def vocabulary(kind: str) -> int:
-    """Return the number of tokens of a kind."""
+    """Return the vocabulary size of a kind."""
     return Tokenizer.from_file(str(tokenizer_file(kind))).get_vocab_size()

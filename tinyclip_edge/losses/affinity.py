@@ -34,7 +34,7 @@ class AffinityTerms(NamedTuple):
     kl: Tensor  # loss - teacher_entropy: 0 for a perfect student
     i2t: Tensor  # cross entropy of each picture over the texts, unweighted
     t2i: Tensor  # cross entropy of each text over the pictures, unweighted
-    first_weight: Tensor | None = None  # mean weight of the first of several teachers, if by sample
+    first_weight: Tensor | None = None  # mean weight of the first teacher, if weighted per sample
     fusion_nll: Tensor | None = None  # of the pairs under the fused teachers, if a gate is trained
 
 
@@ -77,12 +77,12 @@ def mixed_affinity_loss(
     fusion: SampleFusion | None = None,
     hard_pairs: HardPairs | None = None,
 ) -> AffinityTerms:
-    """Return ``affinity_loss`` with the mean probabilities of several teachers, or weighted pairs.
+    """Return ``affinity_loss`` against several teachers combined, or with weighted pairs.
 
-    ``directions`` are ``i2t`` and ``t2i``; ``parts`` the teachers whose probabilities are averaged,
-    or which ``fusion`` weighs by sample. A gate has a gradient of its own, and the loss its value.
-    With ``hard_pairs`` each pair's divergence p log(p/q) + q - p, which is never negative, has a
-    weight of its own.
+    ``directions`` are ``i2t`` and ``t2i``; ``parts`` are the teachers whose probabilities are
+    averaged, or which ``fusion`` weights per sample. A gate's gradient is added without changing
+    the value of the loss. With ``hard_pairs`` each pair's divergence p log(p/q) + q - p, which is
+    never negative, is weighted separately.
     """
     i2t, t2i = directions
     with torch.autocast(student.image.device.type, enabled=False):
@@ -125,18 +125,18 @@ class AffinityOptions:
 
     @property
     def hard_pairs(self) -> HardPairs | None:
-        """The weighting of pairs; None where all weigh the same."""
+        """The weighting of pairs; None if all have the same weight."""
         if not (self.hard_negative or self.hard_positive):
             return None
         return HardPairs(self.hard_negative, self.hard_positive, self.hard_threshold)
 
     def parts(self, batch: EmbeddedBatch) -> tuple[TeacherPart, ...]:
-        """Return the teachers to fuse one by one; none: the mean of their logits, as joined."""
+        """Return the teachers to combine one by one; empty if the mean of their logits is used."""
         fused = batch.fusion is not None
         return batch.teacher_parts if fused or self.mean == "probabilities" else ()
 
     def fusion(self, batch: EmbeddedBatch) -> SampleFusion | None:
-        """Return how the teachers are weighed by sample; None: the same for all."""
+        """Return how the teachers are weighted per sample; None if all samples are alike."""
         return None if batch.fusion is None else SampleFusion(batch.fusion, self.mean)
 
 
@@ -212,7 +212,7 @@ def _with_fusion(
     text: FusedTargets,
     directions: tuple[float, float],
 ) -> AffinityTerms:
-    """Add what was fused, and the gradient of a gate, which leaves the value of the loss alone."""
+    """Add the fusion's figures and a gate's gradient, which does not change the loss value."""
     terms = terms._replace(first_weight=(image.first_weight + text.first_weight) / 2)
     if image.nll is None or text.nll is None:
         return terms
@@ -232,7 +232,7 @@ def _log_probs(logits: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
 def _weights(
     student: PairEmbeddings, hard_pairs: HardPairs | None
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Return the weights of pairs for picture anchors, and for text anchors in their rows."""
+    """Return the weights of pairs with pictures as anchors (rows), and with texts as anchors."""
     if hard_pairs is None:
         return None, None
     similarity = at_least_float32(student.image) @ at_least_float32(student.text).T

@@ -1,4 +1,4 @@
-"""How several teachers are weighted for each sample; a new way is an entry of ``FUSIONS``.
+"""Ways to weight several teachers per sample; add new ones to ``FUSIONS``.
 
 T teachers, R anchors of one side (pictures or texts), C candidates of the other side.
 """
@@ -25,38 +25,38 @@ class Evidence(NamedTuple):
 
 
 class Fusion(Protocol):
-    """Weights of teachers by sample."""
+    """Weights of teachers for each sample."""
 
     @property
     def modules(self) -> Mapping[str, nn.Module]:
         """Modules trained with the student, by their names in checkpoints."""
 
     def log_weights(self, evidence: Evidence, shares: Sequence[float], side: Side) -> Tensor:
-        """Return the logarithms of weights, ``[R, T]``, whose exponentials add up to 1.
+        """Return the logarithms of weights, ``[R, T]``; the weights of a row sum to 1.
 
         ``shares`` are the teachers' weights in the mean.
         """
 
 
 class SampleFusion(NamedTuple):
-    """Weights of teachers by sample, and what they are weights of."""
+    """How teachers are weighted per sample, and whether logits or probabilities are averaged."""
 
     way: Fusion
     average: Average
 
 
 class ConfidenceFusion:
-    """Weighs a teacher by its share divided by its perplexity, its number of likely candidates."""
+    """Weights a teacher by its share over its perplexity, its effective number of candidates."""
 
     modules: Mapping[str, nn.Module] = {}
 
     def log_weights(self, evidence: Evidence, shares: Sequence[float], side: Side) -> Tensor:
-        """Return the logarithms of weights, ``[R, T]``; of equal teachers, those of the mean."""
+        """Return the logarithms of weights, ``[R, T]``: the shares, if entropies are equal."""
         return (_log(shares, evidence.entropy) - evidence.entropy).log_softmax(dim=-1)
 
 
 class FusionGate(nn.Module):
-    """A linear layer per side on all teachers' entropies and peaks; it begins as the mean."""
+    """A linear layer per side on all teachers' entropies and peaks; initially the plain mean."""
 
     def __init__(self, teachers: int) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class FusionGate(nn.Module):
 
 
 class LearnedFusion:
-    """Weights by a gate that learns to make each pair's own candidate likely."""
+    """Weights from a gate that is trained to make each pair's own candidate likely."""
 
     def __init__(self, teachers: int) -> None:
         self._gate = FusionGate(teachers)
@@ -111,7 +111,7 @@ def fused_targets(
     fusion: SampleFusion,
     side: Side,
 ) -> FusedTargets:
-    """Fuse the teachers' logits ``[R, C]`` by sample; pairs are on the diagonal for a gate."""
+    """Fuse the teachers' logits ``[R, C]`` per sample; a gate needs pairs on the diagonal."""
     with torch.no_grad():
         log_probs = torch.stack([each.log_softmax(dim=-1) for each in logits], dim=-1)
         probs = log_probs.exp()
@@ -130,7 +130,7 @@ def fused_targets(
 def fused_probabilities(
     logits: Sequence[Tensor], shares: Sequence[float], fusion: SampleFusion
 ) -> tuple[Tensor, Tensor]:
-    """Fuse the teachers' logits ``[R, C]`` of sigmoids; return probabilities of yes and of no."""
+    """Fuse the teachers' sigmoid logits ``[R, C]``; return the probabilities of yes and of no."""
     stacked = torch.stack(list(logits), dim=-1)
     yes, no = stacked.sigmoid(), (-stacked).sigmoid()
     entropy = (torch.special.entr(yes) + torch.special.entr(no)).sum(dim=1)

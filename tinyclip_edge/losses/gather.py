@@ -53,9 +53,9 @@ class _AllReduce(torch.autograd.Function):
 
 
 def sum_with_grad(tensor: Tensor) -> Tensor:
-    """Return the sum of what all processes pass, ``[...]`` each; the identity with one process.
+    """Return the sum of ``tensor [...]`` over all processes; the identity with one process.
 
-    For parts of a loss that each process computes of its own rows of gathered features: where
+    For losses of which each process computes the part of its own rows of gathered features: if
     gradients are then averaged over processes, the result equals that of a single process.
     """
     if not _several():
@@ -67,8 +67,8 @@ def sum_with_grad(tensor: Tensor) -> Tensor:
 def gather_with_grad(tensor: Tensor, counts: Sequence[int] | None = None) -> Tensor:
     """Return the rows ``[B, D]`` of all processes in rank order; the identity with one process.
 
-    Every process passes the same B, or ``counts``, the B of each rank. If every process computes
-    the loss of the global batch and gradients are averaged over processes, as
+    Every process passes equally many rows, or ``counts``, the number of rows of each rank. If every
+    process computes the loss of the global batch and gradients are averaged over processes, as
     DistributedDataParallel does, the result equals that of a single process.
     """
     if not _several():

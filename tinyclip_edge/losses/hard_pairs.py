@@ -10,11 +10,11 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class HardPairs:
-    """General pair weighting of one positive pair an anchor and all others as negatives.
+    """General pair weighting with one positive pair per anchor and all others as negatives.
 
-    Among an anchor's negatives a pair weighs as exp(``negative`` * similarity), among a batch's
-    positives as sigmoid(-``positive`` * (similarity - ``threshold``)). Each group has a mean of 1,
-    so that a loss keeps its size; the threshold of negatives cancels there.
+    Weights are proportional to exp(``negative`` * similarity) among an anchor's negatives, and to
+    sigmoid(-``positive`` * (similarity - ``threshold``)) among a batch's positives. Their mean is 1
+    in each group, which keeps the scale of the loss. Negatives have no threshold: it would cancel.
     """
 
     negative: float
@@ -23,10 +23,10 @@ class HardPairs:
 
     @torch.no_grad()
     def weights(self, similarity: Tensor, positives: Tensor, first: int) -> Tensor:
-        """Return ``[R, B]`` weights of cosine ``similarity [R, B]`` of R anchors with all B others.
+        """Return the weights ``[R, B]`` for cosine ``similarity [R, B]`` of R anchors to B others.
 
-        ``positives [B]`` are the similarities of all pairs that belong together; the anchors are
-        those from row ``first`` on.
+        ``positives [B]`` are the similarities of all matching pairs; ``first`` is the row of the
+        first anchor.
         """
         rows = torch.arange(len(similarity), device=similarity.device)
         is_positive = (rows, rows + first)

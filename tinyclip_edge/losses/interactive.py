@@ -16,8 +16,8 @@ def interactive_loss(
 ) -> Tensor:
     """Return the mean of two contrasts: student pictures among teacher texts, and the reverse.
 
-    Features are ``[B, D]``, unit norm, of the global batch, row i of each of the same pair. Float32
-    even under autocast; the teacher gets no gradient.
+    Features are ``[B, D]``, unit norm, of the global batch; row i of each is from the same pair.
+    Float32 even under autocast; the teacher gets no gradient.
     """
     by_image = one_way_contrastive_loss(student.image, teacher.text.detach(), scale=scale)
     by_text = one_way_contrastive_loss(student.text, teacher.image.detach(), scale=scale)

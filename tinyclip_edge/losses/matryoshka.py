@@ -13,7 +13,7 @@ from tinyclip_edge.losses.objective import EmbeddedBatch, LossTerm, TermValue
 class MatryoshkaTerm:
     """The mean of a term over the student's whole embedding and over prefixes of it.
 
-    The teacher's embeddings stay whole. What is logged is of the student's whole embedding.
+    The teacher's embeddings stay whole. Logged values are those of the student's whole embedding.
     """
 
     def __init__(self, term: LossTerm, prefixes: Sequence[int]) -> None:

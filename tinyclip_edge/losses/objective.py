@@ -15,26 +15,26 @@ from tinyclip_edge.losses.fusion import Fusion
 
 
 class PairEmbeddings(NamedTuple):
-    """Unit-norm features ``[B, D]`` of B pairs, or of B pictures and as many or no texts."""
+    """Unit-norm features ``[B, D]`` of B pairs, or of B pictures with B unpaired texts or none."""
 
     image: Tensor
     text: Tensor
 
 
 class TeacherPart(NamedTuple):
-    """One of several teachers, whose features are columns of the joined ones."""
+    """One of several teachers; its features are columns of the concatenated ones."""
 
     columns: slice
-    weight: float  # of its probabilities in their mean; those of all teachers add up to 1
+    weight: float  # of its probabilities in the mean; the weights of all teachers sum to 1
     bias: float | None = None  # added to its logits before a sigmoid
 
 
 class EmbeddedBatch:
-    """What a loss term sees of a batch; the teacher runs when the first term reads ``teacher``.
+    """The input of a loss term; the teacher runs when the first term reads ``teacher``.
 
     Biases are added to logits before a sigmoid. ``teacher_parts`` are the teachers of an ensemble,
-    whose features are joined; ``fusion`` weighs them by sample (None: alike). ``rows`` are those of
-    this process, for terms that share their work among processes.
+    whose features are concatenated; ``fusion`` weights them per sample (None: constant weights).
+    ``rows`` are those of this process, for terms that divide their work among processes.
     """
 
     def __init__(  # noqa: PLR0913 - one call, whose options have names
@@ -125,7 +125,7 @@ class Objective:
 
 
 def inherit_modules(modules: Mapping[str, nn.Module], earlier: Mapping[str, nn.Module]) -> None:
-    """Start from earlier modules of the same names and shapes, such as those of a stage before."""
+    """Load the weights of earlier modules of equal name and shape, such as the previous stage's."""
     for name, module in modules.items():
         if name in earlier and _shapes(earlier[name]) == _shapes(module):
             module.load_state_dict(earlier[name].state_dict())

@@ -1,7 +1,7 @@
-"""SigLIP's objective: each pair is a yes or a no of its own (arXiv 2303.15343).
+"""SigLIP's objective: each pair is an independent yes-or-no decision (arXiv 2303.15343).
 
-Each process computes the rows of its own pairs against all others, in chunks, so that no matrix of
-all pairs is held. B pairs of the global batch, R anchors of a chunk.
+Each process computes the rows of its own pairs against all others, in chunks, so that the matrix of
+all pairs is never in memory. B pairs in the global batch, R anchors in a chunk.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from tinyclip_edge.losses.objective import (
 from tinyclip_edge.losses.precision import at_least_float32
 from tinyclip_edge.losses.similarity import pair_logits, part_logits
 
-CHUNK_PAIRS = 1 << 22  # whose logits are held at once
+CHUNK_PAIRS = 1 << 22  # pairs whose logits are in memory at once
 # Rows of anchors -> probabilities [R, B] of yes and of no.
 Targets: TypeAlias = Callable[[slice], tuple[Tensor, Tensor]]
 
 
 class Affine(NamedTuple):
-    """What makes a logit of a cosine similarity."""
+    """Scale and bias that turn a cosine similarity into a logit."""
 
     scale: float | Tensor
     bias: float | Tensor
@@ -55,10 +55,10 @@ def sigmoid_loss(
     rows: slice = slice(None),
     chunk_pairs: int = CHUNK_PAIRS,
 ) -> Tensor:
-    """Return the cross entropies of all B * B pairs over B; row i of ``image`` matches ``text[i]``.
+    """Return the sum of the cross entropies of all B * B pairs, divided by B.
 
-    Features are ``[B, D]``, unit norm, of the global batch, of which ``rows`` are this process'.
-    Float32 even under autocast.
+    Row i of ``image`` matches row i of ``text``. Features are ``[B, D]``, unit norm, of the global
+    batch; ``rows`` are those of this process. Float32 even under autocast.
     """
 
     def labels(anchors: slice) -> tuple[Tensor, Tensor]:
@@ -82,13 +82,13 @@ def sigmoid_affinity_loss(  # noqa: PLR0913 - a public call, whose options have 
     rows: slice = slice(None),
     chunk_pairs: int = CHUNK_PAIRS,
 ) -> SigmoidTerms:
-    """Return the binary cross entropies of student and teacher over all B * B pairs, over B.
+    """Return the sum of all B * B pairs' cross entropies against the teacher, divided by B.
 
-    Features are ``[B, D]``, unit norm, of the global batch, of which ``rows`` are this process';
-    student and teacher may differ in D. ``parts`` are teachers whose probabilities are averaged, or
-    which ``fusion`` weighs by anchor.
-    With ``hard_pairs`` half of the loss has the weights of picture anchors, half those of texts.
-    Float32 even under autocast; the teacher gets no gradient.
+    Features are ``[B, D]``, unit norm, of the global batch; ``rows`` are those of this process.
+    Student and teacher may differ in D. ``parts`` are teachers whose probabilities are averaged, or
+    which ``fusion`` weights per anchor. With ``hard_pairs`` one half of the loss has weights with
+    pictures as anchors, the other with texts as anchors. Float32 even under autocast; the teacher
+    gets no gradient.
     """
 
     def targets_of(anchors: Tensor, others: Tensor) -> Targets:
@@ -136,7 +136,7 @@ class _Anchors(NamedTuple):
     hard_pairs: HardPairs | None = None
 
     def mean(self, targets: Targets) -> tuple[Tensor, Tensor]:
-        """Return cross entropy and, detached, entropy of the targets, of all processes over B."""
+        """Return cross entropy and (detached) target entropy, summed over processes, over B."""
         count = len(self.others)
         start, stop, _ = self.rows.indices(count)
         size = max(1, self.chunk_pairs // count)
@@ -145,7 +145,7 @@ class _Anchors(NamedTuple):
             total = torch.stack([zero, zero.detach()])
             for first in range(start, stop, size):
                 at = slice(first, min(first + size, stop))
-                # A chunk is computed again in the backward pass: its logits are not kept.
+                # A chunk is recomputed in the backward pass, so that its logits are not stored.
                 total = total + checkpoint(
                     self._chunk, targets, at, use_reentrant=False, preserve_rng_state=False
                 )

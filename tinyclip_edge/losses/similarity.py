@@ -1,4 +1,4 @@
-"""Logits of pairs, in the precision of losses; those of several teachers."""
+"""Logits of pairs, from one or several teachers, in the precision of losses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tinyclip_edge.losses.precision import at_least_float32
 
 
 def pair_logits(image: Tensor, text: Tensor, scale: float | Tensor) -> Tensor:
-    """Return ``scale`` times the products of rows: ``[R, B]`` of ``[R, D]`` and ``[B, D]``."""
+    """Return ``scale`` times the dot products of rows ``[R, D]`` and ``[B, D]``: ``[R, B]``."""
     if isinstance(scale, Tensor):
         scale = at_least_float32(scale)
     return scale * (at_least_float32(image) @ at_least_float32(text).T)
@@ -20,7 +20,7 @@ def pair_logits(image: Tensor, text: Tensor, scale: float | Tensor) -> Tensor:
 def part_logits(
     image: Tensor, text: Tensor, scale: float | Tensor, parts: Sequence[TeacherPart]
 ) -> list[Tensor]:
-    """Return the logits ``[R, B]`` of each teacher, from the features of all of them joined."""
+    """Return the logits ``[R, B]`` of each teacher, from the concatenated features of all."""
     if not parts:
         return [pair_logits(image, text, scale)]
     return [

@@ -113,9 +113,9 @@ def test_sources_of_equal_pictures_are_not_drawn_alike(mixture):
 
 
 def test_what_cannot_be_mixed_is_refused(mixture):
-    with pytest.raises(ConfigError, match=r"data.mix\[2\] has no row of a batch of 16"):
+    with pytest.raises(ConfigError, match=r"data.mix\[2\] gets no row in a batch of 16"):
         mixture((100.0, 1.0)).check_batch(16, distinct=True)
-    with pytest.raises(DataError, match=r"data.mix\[1\], its share of a batch: .* 60 exceeds"):
+    with pytest.raises(DataError, match=r"data.mix\[1\] \(its share of a batch\): .* 60 exceeds"):
         mixture((3.0, 1.0)).check_batch(80, distinct=True)
     with pytest.raises(ConfigError, match="fewer than there are processes"):
         taken(mixture((15.0, 1.0)), 1, rows=slice(0, 4))

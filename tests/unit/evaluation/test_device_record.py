@@ -181,7 +181,7 @@ def test_anything_else_is_refused_with_its_place(record, place, value):
         part = part[key]
     part[place[-1]] = value
     assert parse_record(content, "x.json") == record
-    with pytest.raises(DataError, match=r"^x\.json: no device record: ") as caught:
+    with pytest.raises(DataError, match=r"^x\.json: not a device record: ") as caught:
         parse_record(changed, "x.json")
     named = place[:-1] if place[-1] == "least_ms" else place
     assert ".".join(map(str, named)) in str(caught.value) and "\n" not in str(caught.value)
@@ -191,7 +191,7 @@ def test_a_missing_key_is_named(record):
     content = json.loads(record_text(record))
     del content["device"]["cores"]
     with pytest.raises(
-        DataError, match=r"x\.json: no device record: device\.cores: Field required"
+        DataError, match=r"x\.json: not a device record: device\.cores: Field required"
     ):
         parse_record(content, "x.json")
 
