@@ -1,10 +1,10 @@
 """The demo as a Hugging Face Space, or anywhere: ``python app.py``.
 
-Compares the models named in ``TINYCLIP_MODELS`` (separated by blanks; the first is the reference),
-else the starter teacher and every bundle in ``bundles/`` beside this file. ``TINYCLIP_IMAGES`` is a
-folder to search in place of the starter artwork. Listens where ``GRADIO_SERVER_NAME`` and
-``GRADIO_SERVER_PORT`` say, which a Space sets; elsewhere ``TINYCLIP_HOSTS`` are the names
-under which browsers reach it.
+Compares the models named in ``TINYCLIP_MODELS`` (separated by spaces; the first is the reference).
+If it is not set, compares the starter teacher and every bundle in ``bundles/`` next to this file.
+``TINYCLIP_IMAGES`` is a folder to search instead of the starter artwork. A Space sets the address
+to listen on, ``GRADIO_SERVER_NAME`` and ``GRADIO_SERVER_PORT``; elsewhere, ``TINYCLIP_HOSTS`` lists
+the host names under which browsers reach the page.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def chosen_port() -> int:
 
 
 def allowed_hosts() -> list[str]:
-    """Return the names that the page answers to; any in a Space, whose proxy decides."""
+    """Return the host names that the page accepts; any name in a Space, whose proxy decides."""
     return ["*"] if os.environ.get("SPACE_ID") else os.environ.get("TINYCLIP_HOSTS", "").split()
 
 

@@ -1,4 +1,4 @@
-"""Pictures of the demo page: ``python demo/screenshots.py [--out DIR] [--url URL | options]``.
+"""Screenshots of the demo page: ``python demo/screenshots.py [--out DIR] [--url URL | options]``.
 
 Without ``--url`` it starts ``tinyclip-edge demo`` with the options that follow. Needs playwright
 (``pip install playwright``) and a Chromium: ``--chromium PATH``, default the first one on PATH.
@@ -31,11 +31,11 @@ INDEXED = "#found .tc-hits"
 
 
 def main() -> None:
-    """Read the command line, take the pictures."""
+    """Read the command line and take the screenshots."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "screenshots")
-    parser.add_argument("--url", help="a demo that runs already")
-    parser.add_argument("--own", type=Path, help="folder of pictures in folders named by labels")
+    parser.add_argument("--url", help="address of a running demo")
+    parser.add_argument("--own", type=Path, help="folder with a folder of pictures per label")
     parser.add_argument("--chromium", default=shutil.which("chromium") or shutil.which("chrome"))
     args, demo_options = parser.parse_known_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -54,9 +54,9 @@ def main() -> None:
 
 
 def take(url: str, out: Path, chromium: str | None, own: Path | None = None) -> None:
-    """Write each tab, one of them dark and one as on a phone, into ``out``.
+    """Save each tab to ``out``, one also in dark mode and one also at a phone's size.
 
-    Your pictures: of the folder ``own``.
+    ``own`` is the folder for the Your pictures tab, which is left out without one.
     """
     from playwright.sync_api import sync_playwright
 
@@ -89,7 +89,7 @@ def opened(browser: Browser, url: str, view: ViewportSize, scheme: ColorScheme) 
     page.goto(url)
     done = "#classified:not(:has(.tc-wait)) .tc-bars"
     page.wait_for_selector(done, timeout=READY_SECONDS * 1000)
-    # The first answer came while models were loading: its times say nothing.
+    # The first result came while models were loading, so its times mean nothing.
     page.wait_for_timeout(1500)
     page.get_by_role("button", name="Animals").click()
     page.wait_for_function("document.querySelector('#classified').innerText.includes('14 labels')")
@@ -105,7 +105,7 @@ def open_tab(page: Page, name: str, done: str) -> None:
 
 
 def compare_own(page: Page, own: Path) -> None:
-    """Drop a folder, label its pictures by the names of its folders, and wait for the answer."""
+    """Drop a folder, use the names of its subfolders as labels, and wait for the result."""
     page.get_by_role("tab", name="Your pictures").click()
     page.set_input_files("#own-files input[type=file]", own)
     page.wait_for_selector("#own-gallery .tc-gallery")
@@ -116,9 +116,9 @@ def compare_own(page: Page, own: Path) -> None:
 
 
 def shoot(page: Page, file: Path) -> None:
-    """Wait until every picture is drawn, then write the whole page."""
+    """Wait until every picture is drawn, then save the whole page."""
     page.wait_for_function("[...document.images].every(image => image.complete)")
-    page.mouse.move(0, 0)  # nothing is shown as pointed at
+    page.mouse.move(0, 0)  # so that nothing looks hovered over
     page.wait_for_timeout(600)  # the tab's underline and the bars glide into place
     page.screenshot(path=file, full_page=True)
     # 256 colours are enough for flat artwork, at a third of the bytes.
@@ -129,7 +129,7 @@ def shoot(page: Page, file: Path) -> None:
 
 
 def wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
-    """Return when the page answers; end the script when the server ended or stays silent."""
+    """Return once the page responds; exit if the server ends or does not respond in time."""
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline:
         if server.poll() is not None:

@@ -3,8 +3,9 @@
      clip BUNDLE PICTURE LABEL LABEL…     the labels' probabilities
      clip BUNDLE --check                  the bundle's golden vectors; exit code 3 if they differ
 
-   The bundle is one of `export --embed-tokenizer --embed-preprocessing`, whose graphs take texts and decoded pictures.
-   CLIP_PRECISION names another precision than the bundle's own, ORT_EXTENSIONS the library of onnxruntime-extensions. */
+   The bundle must come from `export --embed-tokenizer --embed-preprocessing`, whose graphs take texts and decoded
+   pictures. CLIP_PRECISION selects a precision other than the bundle's default; ORT_EXTENSIONS is the path of the
+   onnxruntime-extensions library. */
 #include <cjson/cJSON.h>
 #include <math.h>
 #include <onnxruntime_c_api.h>
@@ -56,7 +57,7 @@ static char *path_of(const char *folder, const char *name) {
   return path;
 }
 
-/* The bytes of a file, and a zero behind them. */
+/* The bytes of a file, followed by a zero. */
 static uint8_t *read_file(const char *path, size_t *bytes) {
   FILE *file = fopen(path, "rb");
   long size = file && !fseek(file, 0, SEEK_END) ? ftell(file) : -1;
@@ -117,7 +118,7 @@ static OrtSession *open_graph(const Clip *clip, const char *form, int with_exten
 static void open_bundle(Clip *clip, const char *folder) {
   clip->folder = folder;
   clip->manifest = read_json(folder, "manifest.json");
-  if (strcmp(text_of(get(clip->manifest, "format")), "tinyclip-edge-bundle")) fail("%s is no bundle", folder);
+  if (strcmp(text_of(get(clip->manifest, "format")), "tinyclip-edge-bundle")) fail("%s is not a bundle", folder);
   number(get(clip->manifest, "format_version"), 1, 1);
   clip->precision = getenv("CLIP_PRECISION");
   if (!clip->precision) clip->precision = text_of(get(clip->manifest, "default_precision"));
@@ -126,7 +127,7 @@ static void open_bundle(Clip *clip, const char *folder) {
   clip->image = open_graph(clip, "uint8", 0);
 }
 
-/* Run a graph on one input, which is released; the output's elements are counted. */
+/* Run a graph on one input, which is then released; sets the output's data and number of elements. */
 static OrtValue *run(OrtSession *graph, const char *name, OrtValue *input, const char *output, void **data, size_t *count) {
   OrtValue *result = NULL;
   OrtTensorTypeAndShapeInfo *info;
@@ -170,13 +171,13 @@ static float *encode_text(const Clip *clip, const char *text) {
   return embed(clip, clip->text, "text", string_tensor(text), "text_embeds");
 }
 
-/* A file is decoded to RGB, transparency on white. */
+/* Embed a picture file, decoded to RGB with transparency on white. */
 static float *encode_picture(const Clip *clip, const char *path) {
   size_t bytes;
   uint8_t *file = read_file(path, &bytes), *rgb;
   int width, height, channels;
   if (!stbi_info_from_memory(file, (int)bytes, &width, &height, &channels) || (double)width * height > MAX_PIXELS)
-    fail("%s is no PNG or JPEG, or has more than %d pixels", path, MAX_PIXELS);
+    fail("%s is not a PNG or JPEG, or has more than %d pixels", path, MAX_PIXELS);
   if (width > (double)MAX_ASPECT * height || height > (double)MAX_ASPECT * width) fail("%s is too long and thin", path);
   uint8_t *rgba = stbi_load_from_memory(file, (int)bytes, &width, &height, &channels, 4);
   if (!rgba) fail("%s cannot be decoded: %s", path, stbi_failure_reason());
@@ -203,7 +204,7 @@ static double recorded_cosine(const Clip *clip, float *embedding, const cJSON *r
   double sum = 0;
   int place = 0;
   const cJSON *value;
-  if (cJSON_GetArraySize(row) != clip->width) fail("a golden vector has not %d dimensions", clip->width);
+  if (cJSON_GetArraySize(row) != clip->width) fail("a golden vector does not have %d dimensions", clip->width);
   cJSON_ArrayForEach(value, row) sum += embedding[place++] * number(value, -1, 1);
   free(embedding);
   return sum;
@@ -220,7 +221,7 @@ static int same_ids(const Clip *clip, const char *text, const cJSON *recorded) {
   return same;
 }
 
-/* The lowest cosine of each tower to the golden vectors, as JSON; 3 if one is too low. */
+/* Print each tower's lowest cosine to the golden vectors as JSON; return 3 if one is too low or token ids differ. */
 static int replay(const Clip *clip) {
   cJSON *golden = read_json(clip->folder, "golden/vectors.json");
   const cJSON *bounds = get(get(golden, "least_cosine"), clip->precision);

@@ -8,7 +8,7 @@ import { PageError } from "../web/js/errors.js";
 import { readManifest } from "../web/js/manifest.js";
 import { MAX_PIXELS } from "../web/js/preprocess.js";
 
-/** Open one precision of a bundle, by default its own; throw PageError for a broken bundle. */
+/** Open one precision of a bundle, its default one if unset; throw PageError for a broken bundle. */
 export async function openBundle(folder, { precision, device = "cpu" } = {}) {
   const source = folderSource(folder);
   const manifest = await readManifest(source);
@@ -32,7 +32,7 @@ export async function decode(picture, name = String(picture)) {
 
 function folderSource(folder) {
   return {
-    noBundle: `${folder} is no bundle: it has no manifest.json; "tinyclip-edge export" writes one`,
+    noBundle: `${folder} is not a bundle: it has no manifest.json; "tinyclip-edge export" writes one`,
     async read(name, { missing } = {}) {
       try {
         return new Uint8Array(await readFile(join(folder, name)));

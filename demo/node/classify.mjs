@@ -40,7 +40,7 @@ function parsed() {
   }
 }
 
-/** Replay the bundle's golden vectors; exit code 3 if this machine gives other answers. */
+/** Replay the bundle's golden vectors; exit code 3 if this machine gives other results. */
 async function check(clip) {
   const result = await replay(clip, { decode });
   console.log(JSON.stringify(result, null, 2));

@@ -3,7 +3,7 @@ import { CryptoDigestAlgorithm, digest } from "expo-crypto";
 import { Directory, File, Paths } from "expo-file-system";
 import { PageError } from "../web/js/errors.js";
 
-// The shared modules compare the hash of each file if there is a Web Crypto.
+// The shared modules check the hash of each file only if there is Web Crypto.
 globalThis.crypto ??= {};
 globalThis.crypto.subtle ??= { digest: (_, bytes) => digest(CryptoDigestAlgorithm.SHA256, bytes) };
 

@@ -1,12 +1,12 @@
-// What the application does with a bundle; it knows neither React Native nor files.
+// What the application does with a bundle, independent of React Native and of files.
 import { EdgeClip } from "../web/js/clip.js";
 import { PageError } from "../web/js/errors.js";
 import { replay } from "../web/js/golden.js";
 import { readManifest } from "../web/js/manifest.js";
 
 /**
- * Open a bundle in its own precision, and replay its golden vectors; throw PageError for a broken
- * bundle, and for a device whose answers are others than recorded.
+ * Open a bundle in its default precision, and replay its golden vectors; throw PageError for a
+ * broken bundle, or if this device's results differ from those recorded.
  */
 export async function openModel({ source, ort, backend, decode, progress }) {
   const manifest = await readManifest(source);
@@ -15,7 +15,7 @@ export async function openModel({ source, ort, backend, decode, progress }) {
   const result = await replay(clip, { rounds: 1, decode });
   if (result.failures.length) {
     await clip.release();
-    throw new PageError(`this device gives other answers than recorded: ${result.failures.join(", ")}`);
+    throw new PageError(`this device gives other results than recorded: ${result.failures.join(", ")}`);
   }
   return { clip, result };
 }

@@ -1,16 +1,16 @@
-// Pictures as the shared modules want them: {data: RGBA bytes, width, height}, upright, on white.
+// Decodes pictures for the shared modules: {data: RGBA bytes, width, height}, upright, on white.
 import { AlphaType, ColorType, Skia } from "@shopify/react-native-skia";
 import { ImageManipulator, SaveFormat } from "expo-image-manipulator";
 import { PageError } from "../web/js/errors.js";
 
-/** Decode a picture that the user chose; the manipulator turns it as EXIF says. */
+/** Decode a picture that the user chose; the manipulator rotates it according to EXIF. */
 export async function decodeUri(uri) {
   const upright = await ImageManipulator.manipulate(uri).renderAsync();
   const { base64 } = await upright.saveAsync({ format: SaveFormat.PNG, base64: true });
   return pixelsOf(Skia.Data.fromBase64(base64), "the picture");
 }
 
-/** Decode the bytes of a file, as those of the golden vectors. */
+/** Decode the bytes of a file, such as a golden picture. */
 export async function decode(bytes, name) {
   return pixelsOf(Skia.Data.fromBytes(bytes), name);
 }

@@ -110,7 +110,7 @@ class Classifier:
     def notes(
         self, number: int, labels: tuple[str, ...], templates: Sequence[str]
     ) -> tuple[str, ...]:
-        """Return notes on cut prompts; raise DataError for labels that are the same tokens."""
+        """Return notes on cut prompts; raise DataError for labels with the same tokens."""
         try:
             return check_prompts(self._registry.slots[number].embedder, labels, templates)
         except DataError as error:
@@ -164,7 +164,7 @@ class Classifier:
 
 
 def is_familiar(model: Embedder, features: Features, picture: ImageInput) -> bool | None:
-    """Whether the model was trained on pictures like this of ``[1, D]``; None if it cannot tell."""
+    """Whether a picture with features ``[1, D]`` is like the training's; None if unknown."""
     familiarity = getattr(model, "familiarity", None)
     if familiarity is None or not isinstance(model, EdgeCLIP):
         return None

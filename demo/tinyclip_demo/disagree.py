@@ -126,7 +126,7 @@ class Miner:
         self._texts: OrderedDict[tuple[int, int], tuple[Gallery, Features]] = OrderedDict()
 
     def has_mined(self, gallery: Gallery, numbers: Sequence[int]) -> bool:
-        """Whether the result is there already."""
+        """Whether the result is cached."""
         return (id(gallery), tuple(numbers)) in self._results
 
     def mine(

@@ -27,7 +27,7 @@ class MeasureSettings:
 
     def __post_init__(self) -> None:
         if not 1 <= self.threads <= core_count():
-            raise ConfigError(f"{self.threads} threads: choose 1 to {core_count()}, the cores here")
+            raise ConfigError(f"{self.threads} threads: choose 1 to {core_count()} (all cores)")
         if self.batch not in BATCHES or self.rounds not in ROUNDS:
             raise ConfigError(f"batch {self.batch}, rounds {self.rounds}: choose from the lists")
 

@@ -33,7 +33,7 @@ class Galleries:
             return self._uploaded[key]
 
     def own(self, key: str | None) -> Gallery:
-        """Return a visitor's own pictures; for None, those of the folder that the page was given.
+        """Return a visitor's own pictures; for None, those of the demo's own folder.
 
         Raises DataError when there are none.
         """

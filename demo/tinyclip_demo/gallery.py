@@ -41,7 +41,7 @@ class Gallery:
     captions: tuple[str, ...]
     skipped: tuple[str, ...] = ()  # names of files that are not readable images
     label_examples: bool = False  # whether captions are suggested as labels
-    folder: Path | None = None  # of this machine
+    folder: Path | None = None  # on this machine
     _thumbnails: dict[tuple[int, int], str] = field(default_factory=dict, repr=False)
     _fingerprints: list[str] = field(default_factory=list, repr=False)
 
@@ -174,9 +174,9 @@ def uploaded_gallery(files: Sequence[Path]) -> Gallery:
 
 
 def _captions(files: Sequence[Path]) -> tuple[str, ...]:
-    """Return the first line of ``NAME.txt`` beside each picture, or else its name in words.
+    """Return the first line of ``NAME.txt`` beside each picture, or else its file name as words.
 
-    Says on stderr how many such files cannot be read.
+    Reports on stderr how many of these files cannot be read.
     """
     captions, faults = [], []
     for path in files:
@@ -189,7 +189,7 @@ def _captions(files: Sequence[Path]) -> tuple[str, ...]:
         captions.append(text or path.stem.replace("_", " ").replace("-", " ") or "?")
     if faults:
         count = f"{len(faults):,} caption file{'s' if len(faults) > 1 else ''}"
-        _log(f"{count} cannot be read, the pictures are called by their names: {faults[0]}")
+        _log(f"{count} cannot be read; file names serve as captions instead: {faults[0]}")
     return tuple(captions)
 
 

@@ -39,7 +39,7 @@ class GalleryIndex:
 
     @classmethod
     def open(cls, gallery: Gallery, model: Embedder, folder: Path | None) -> GalleryIndex:
-        """Return an index, complete if the folder has one of this gallery and model."""
+        """Return an index, already complete if the folder holds one for this gallery and model."""
         index = cls(gallery, model)
         file = index.file(folder)
         if file is not None and file.is_file():
@@ -110,7 +110,7 @@ class GalleryIndex:
 
 
 def model_fingerprint(model: Embedder) -> str:
-    """Return the hash of a bundle, or for other models of the features of fixed inputs.
+    """Return a bundle's hash; for other models, a hash of their features for fixed inputs.
 
     Weights can come from many places and formats, whereas features identify the model.
     """

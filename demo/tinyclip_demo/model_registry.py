@@ -1,4 +1,4 @@
-"""The models of the page, known by name at once and loaded one by one in the background."""
+"""The models of the page: named at once, loaded one by one in the background."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ModelSlot:
         self.state = WAITING
         self.error = ""
         self.seconds = 0.0
-        self.spec: EmbedderSpec | None = None  # of a bundle at once, otherwise after loading
+        self.spec: EmbedderSpec | None = None  # known at once for a bundle, otherwise after loading
         self._embedder: Embedder | None = None
         if not isinstance(source, str):
             self.model, self.state = "", READY
@@ -70,7 +70,7 @@ class ModelSlot:
             embedder.encode_text(["picture"])
         except TinyClipError as error:
             self._fail(str(error))
-        # An error of a library must not leave the page waiting forever.
+        # A library's error must not leave the page waiting forever.
         except Exception as error:
             self._fail(
                 f"{self.model} does not run: {(str(error).splitlines() or [repr(error)])[0]}"
@@ -101,7 +101,7 @@ class ModelRegistry:
 
     def __init__(self, models: Sequence[str | Embedder], *, threads: int | None = None) -> None:
         if not models:
-            raise ConfigError("the demo needs at least one model: give MODEL, --teacher, --student")
+            raise ConfigError("the demo needs a model: give MODEL, --teacher or --student")
         self._threads = threads
         self._lock = threading.Lock()
         self._loader: threading.Thread | None = None
@@ -146,7 +146,7 @@ class ModelRegistry:
         return self.names[-1]
 
     def numbers(self, names: Iterable[str] | None = None) -> tuple[int, ...]:
-        """Return the positions of the selected names, all for None; ConfigError when none is."""
+        """Return the positions of the selected names (None: all); ConfigError if there are none."""
         selected = set(self.names if names is None else names)
         numbers = tuple(i for i, name in enumerate(self.names) if name in selected)
         if not numbers:
@@ -154,7 +154,7 @@ class ModelRegistry:
         return numbers
 
     def ready(self, numbers: Sequence[int]) -> tuple[int, ...]:
-        """Return those that are loaded; raise ModelError when all of them failed."""
+        """Return those of the models that are loaded; raise ModelError if all have failed."""
         loaded = tuple(i for i in numbers if self.slots[i].state == READY)
         if not loaded and all(self.slots[i].state == FAILED for i in numbers):
             raise ModelError(self.slots[numbers[0]].error)

@@ -23,26 +23,26 @@ from tinyclip_edge.tailoring.agreement import Agreement, agreement
 
 @dataclass(frozen=True, slots=True)
 class ModelAnswers:
-    """One model's answers to all pictures."""
+    """One model's predictions for all pictures."""
 
     number: int  # of the model on the page
     name: str
     first: npt.NDArray[np.int64]  # [N] the most probable label
     probability: npt.NDArray[np.float64]  # [N] its probability
-    unknown: npt.NDArray[np.bool_] | None  # [N] below a threshold; None: not calibrated for these
-    agreement: Agreement  # with the first model, of which it is complete
+    unknown: npt.NDArray[np.bool_] | None  # [N] below a threshold; None: not calibrated
+    agreement: Agreement  # with the first model; the first model's own is complete
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerComparison:
-    """The answers of several models; the first is the reference."""
+    """The predictions of several models; the first is the reference."""
 
     labels: tuple[str, ...]
     rows: npt.NDArray[np.int64]  # [N] of the pictures in the gallery
     broken: tuple[str, ...]  # names of pictures that do not decode
     answers: tuple[ModelAnswers, ...]
-    divergence: Features  # [N] of the answers, in bits
-    far: tuple[int, ...]  # pictures far from all labels to the first model, most distant first
+    divergence: Features  # [N] of the models' probabilities, in bits
+    far: tuple[int, ...]  # pictures far from all labels, by the first model; most distant first
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -83,10 +83,10 @@ class Comparer:
         templates: Sequence[str],
         numbers: Sequence[int],
     ) -> AnswerComparison:
-        """Return the answers of the models with these numbers.
+        """Return the predictions of the models with these numbers.
 
-        Raises ConfigError for a single model, DataError when no picture decodes or when two labels
-        are the same to a model.
+        Raises ConfigError for a single model, DataError when no picture decodes or when a model
+        cannot tell two labels apart.
         """
         check_several(numbers)
         indexes = [self._searcher.index(number, gallery) for number in numbers]

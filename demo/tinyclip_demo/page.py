@@ -13,8 +13,8 @@ from tinyclip_demo.tabs.wiring import EACH, QUIET, Session, check_paths, html
 from tinyclip_demo.view import cards, parts
 from tinyclip_edge.errors import TinyClipError
 
-# Sends the checked boxes of all cards; each open page has its own selection. Cards that were drawn
-# while a tick was on its way lack it, so the page sets the boxes of every new drawing itself.
+# Sends the checked boxes of all cards; each open page has its own selection. Cards may be redrawn
+# before the server has received the latest tick, so the page restores its boxes after each redraw.
 TICKED = """const unticked = new Set();
 const boxes = () => [...element.querySelectorAll('input[data-name]')];
 element.addEventListener('change', event => {
@@ -28,8 +28,8 @@ new MutationObserver(() => {
 }).observe(element, {childList: true, subtree: true});"""
 CACHE_SECONDS = 3600
 LOOK_SECONDS = 0.7  # between polls of the loading state
-# Afterwards. gradio (6.31) holds back the answer to an event that was sent while the page's stream
-# of answers was closing, until another event opens the next stream; a poll is such an event.
+# Between polls after loading, which are still needed: gradio (6.31) holds back the response to an
+# event sent while the page's response stream closes, until another event opens the next stream.
 IDLE_LOOK_SECONDS = 3.0
 
 

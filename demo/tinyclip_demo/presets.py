@@ -47,7 +47,7 @@ TEMPLATES = (
     "a photo of a {} | a bad photo of a {} | a drawing of a {} | a close-up of a {}",
 )  # fmt: skip
 
-# The starter teacher answers each of them well: tests/integration/test_first_queries.py.
+# The starter teacher does well on each of them: tests/integration/test_first_queries.py.
 QUERIES = (
     "a boat at sea", "hearts", "person riding a bike", "citrus fruit", "phases of the moon",
     "people holding hands",

@@ -44,7 +44,7 @@ class DemoService:
         paths: bool = True,
         trust_visitors: bool = False,
     ) -> None:
-        """Store indexes in ``index_folder``; finished tailorings are in ``runs``.
+        """Store indexes in ``index_folder``; ``runs`` holds the finished ``tailor`` runs.
 
         ``paths`` lets visitors on this machine open its folders and add models; with
         ``trust_visitors``, all visitors may.
@@ -76,7 +76,7 @@ class DemoService:
             )
 
     def loaded_models(self, names: Sequence[str] | None) -> Iterator[tuple[tuple[int, ...], bool]]:
-        """Yield which selected models are loaded, at each change, and whether loading is over.
+        """Yield the loaded ones of the selected models at each change, and if loading is over.
 
         Starts loading if necessary. Raises ConfigError for an empty selection, ModelError when all
         models fail.

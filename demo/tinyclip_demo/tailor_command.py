@@ -1,4 +1,4 @@
-"""The command that makes a student of a visitor's pictures, to copy."""
+"""Build the command, for visitors to copy, that makes a student for their pictures."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tinyclip_edge.paths import exists
 from tinyclip_edge.tailoring.request import TailorRequest, check_numbers
 
 LABELS_FILE = "labels.txt"
-FOLDER = "photos"  # stands for a folder whose path browsers do not say
+FOLDER = "photos"  # placeholder for a folder whose path browsers do not reveal
 BUDGET = ("max_mb", "max_ms", "minutes")
 DEFAULTS = {each.name: each.default for each in fields(TailorRequest)}
 
 
 def compared_models(slots: Sequence[ModelSlot], *, paths: bool) -> tuple[str | None, str | None]:
-    """Return the MODELs of the teacher, the first one in PyTorch, and of the first other one.
+    """Return two MODELs: the teacher, which is the first in PyTorch, and the first other one.
 
     Models that are files of this machine are left out unless ``paths``.
     """
@@ -41,8 +41,8 @@ def tailor_command(
 ) -> str:
     """Return ``tinyclip-edge tailor`` for a POSIX shell; raise ConfigError for a bad budget.
 
-    ``budget`` has values for the names in ``BUDGET``. ``teacher`` and ``general`` are MODELs, the
-    command's default for None.
+    ``budget`` has values for the names in ``BUDGET``. ``teacher`` and ``general`` are MODELs; None
+    leaves the command's default.
     """
     images, out = Path(folder or FOLDER), Path("bundles") / "mine"
     request = TailorRequest(

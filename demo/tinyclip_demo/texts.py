@@ -19,8 +19,8 @@ def parse_labels(labels: Sequence[str] | str) -> tuple[str, ...]:
 
 
 def parse_label_lines(text: str) -> tuple[str, ...]:
-    """Return the lines as ``parse_labels`` does; a label may have commas."""
-    return _distinct(text.splitlines(), "one a line")
+    """Split at line breaks only, otherwise like ``parse_labels``; a label may have commas."""
+    return _distinct(text.splitlines(), "one per line")
 
 
 def _distinct(parts: Sequence[str], how: str) -> tuple[str, ...]:

@@ -30,15 +30,15 @@ _had_large_upload = threading.Event()
 
 
 class _GoneError(DataError):
-    """The file cannot be read; its message names a path of the server."""
+    """The file cannot be read; the message names a path on the server."""
 
 
 @contextmanager
 def upload_folder() -> Iterator[None]:
-    """Let gradio keep uploads in a folder of this process alone, which is removed at the end.
+    """Let gradio store uploads in a folder for this process only, which is removed at the end.
 
-    Its default, ``gradio`` in the system's folder for temporary files, belongs to the user who was
-    first on this machine. A folder that GRADIO_TEMP_DIR names is used as it is.
+    gradio's default, ``gradio`` in the system's temporary folder, belongs to the first user who ran
+    it on this machine. If GRADIO_TEMP_DIR names a folder, that one is used as it is.
     """
     if os.environ.get(UPLOADS_VARIABLE):
         yield

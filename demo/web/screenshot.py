@@ -21,7 +21,7 @@ READY_MS = 180_000
 
 
 def main() -> None:
-    """Read the command line, take ``{light,dark,phone}.png`` after a self-test."""
+    """Read the command line and save ``{light,dark,phone}.png`` after a self-test."""
     from playwright.sync_api import sync_playwright
 
     from tinyclip_demo.web import page_server

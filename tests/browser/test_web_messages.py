@@ -165,7 +165,7 @@ def foreign_tokenizer(folder):
             lambda folder: (folder / "onnx/text_model_quantized.onnx").write_bytes(b"other"),
             "status", "onnx/text_model_quantized.onnx has changed: sha256",
         ),
-        (foreign_tokenizer, "label-note", "this page reads CLIP's byte-pair tokenizers only"),
+        (foreign_tokenizer, "label-note", "this page reads only CLIP's byte-pair tokenizers"),
     ],
 )  # fmt: skip
 def test_a_bundle_to_mend_is_reported(browser, altered, change, place, message):

@@ -63,7 +63,7 @@ def test_react_natives_model_gives_the_recorded_answers(run, opened, samples, tm
     changed = shutil.copytree(bundle, tmp_path / "toy")
     change_manifest(changed, golden=golden)
     refused = run(script, changed, tmp_path / "noise.png", *LABELS)
-    assert "this device gives other answers than recorded: image cosine" in refused.stderr
+    assert "this device gives other results than recorded: image cosine" in refused.stderr
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
@@ -99,7 +99,7 @@ def test_node_says_what_is_wrong(run, opened, tmp_path):
     assert done.returncode == 3 and "image cosine" in json.loads(done.stdout)["failures"][0]
     (tmp_path / "text.jpg").write_text("no picture")
     for words, fault in (
-        ((tmp_path, "--check"), "is no bundle: it has no manifest.json"),
+        ((tmp_path, "--check"), "is not a bundle: it has no manifest.json"),
         ((bundle, tmp_path / "text.jpg", "--labels", "a,b"), "text.jpg cannot be decoded"),
         ((bundle, "--chek"), "usage: node classify.mjs"),
     ):

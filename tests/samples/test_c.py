@@ -104,7 +104,7 @@ def test_it_says_what_is_wrong(run, bundle, exported, tmp_path):
     for words, fault in (
         ((tmp_path, "--check"), "manifest.json cannot be read"),
         ((exported.folder, "--check"), "use export --embed-tokenizer --embed-preprocessing"),
-        ((bundle, tmp_path / "text.png", "a", "b"), "is no PNG or JPEG"),
+        ((bundle, tmp_path / "text.png", "a", "b"), "is not a PNG or JPEG"),
         ((bundle, tmp_path / "thin.png", "a", "b"), "is too long and thin"),
         ((bundle,), "usage: clip BUNDLE"),
     ):
@@ -118,7 +118,7 @@ def test_it_says_what_is_wrong(run, bundle, exported, tmp_path):
     assert run(broken, "--check").returncode == 3
     del rows["text"][1:]
     (broken / "golden/vectors.json").write_text(json.dumps(vectors))
-    assert "a golden vector has not" in run(broken, "--check").stderr
+    assert "a golden vector does not have" in run(broken, "--check").stderr
     (broken / "golden/vectors.json").write_text("{")
     assert "is not JSON" in run(broken, "--check").stderr
     change_manifest(broken, extras={"strings": {"files": {"fp32": "../x"}}})

@@ -1,1 +1,1 @@
-"""The tabs of the page; with ``page`` and ``theme`` the only modules that import gradio."""
+"""The tabs of the page; like ``page`` and ``theme``, they import gradio when imported."""

@@ -43,7 +43,7 @@ def classify_tab(service: DemoService, session: Session, page: gr.Blocks) -> Non
     example_images = [gallery.picture(at, EXAMPLE_EDGE) for at in examples]
     presets = _label_presets(service, examples)
     calibrated = _calibrated_lists(service)
-    # In this order on a phone: the answer comes right after the button.
+    # In this order, the result comes right after the button on a phone.
     with gr.Row(elem_classes="tc-columns"):
         with gr.Column(elem_classes="tc-inputs"):
             image = picture_input(
@@ -52,7 +52,7 @@ def classify_tab(service: DemoService, session: Session, page: gr.Blocks) -> Non
             pictures = html(bars.example_pictures(gallery, examples), "examples", CHOOSE)
             labels = gr.Textbox(
                 ", ".join(next(iter(presets.values()))),
-                label="Labels, separated by commas or lines",
+                label="Labels, separated by commas or line breaks",
                 lines=2, max_lines=3, elem_id="labels",
             )  # fmt: skip
             button = gr.Button("Classify", variant="primary", elem_id="classify-button")
@@ -82,7 +82,7 @@ def classify_tab(service: DemoService, session: Session, page: gr.Blocks) -> Non
     # Not image.change: it fires twice for an upload, and once more when the page opens.
     submit_events = [button.click, page.load, image.upload, labels.submit]
     gr.on(submit_events, respond, inputs, result, api_name="classify", **LAST)
-    # Without the image as an input: gradio 6.31 still sends the one that is removed.
+    # The image is not an input here, because gradio 6.31 still sends the one just removed.
     image.clear(cleared, None, result, **QUIET)
     template.input(choose, inputs, result, **QUIET)
     session.selected.change(on_models_changed, [session.tab, *inputs], result, **QUIET)
@@ -122,7 +122,7 @@ def _label_presets(service: DemoService, examples: Sequence[int]) -> dict[str, t
 
 
 def _calibrated_lists(service: DemoService) -> dict[str, Confidence]:
-    """Return the labels and templates for which bundles can answer "none of these"."""
+    """Return the labels and templates for which bundles can say "none of these"."""
     slots = zip(service.registry.names, service.registry.slots, strict=True)
     confidences = {f"Labels of {name}": slot.confidence for name, slot in slots}
     return {
@@ -133,7 +133,7 @@ def _calibrated_lists(service: DemoService) -> dict[str, Confidence]:
 
 
 def _can_be_typed(confidence: Confidence) -> bool:
-    """Whether labels and templates are the same once they are typed into the tab's fields."""
+    """Whether labels and templates stay the same when typed into the tab's fields."""
     try:
         labels = parse_labels(", ".join(confidence.labels))
         templates = parse_templates(BETWEEN_TEMPLATES.join(confidence.templates))

@@ -31,7 +31,7 @@ START = (
 
 
 def disagreements_tab(service: DemoService, session: Session, tab: gr.Tab) -> None:
-    """Build the tab and connect its events; it fills itself when it is opened."""
+    """Build the tab and connect its events; opening it shows results."""
     has_results = gr.State(False)
     with gr.Row(elem_classes="tc-query", equal_height=True):
         order = gr.Dropdown(
@@ -58,7 +58,7 @@ def disagreements_tab(service: DemoService, session: Session, tab: gr.Tab) -> No
     @result_handler(NAME, 3)
     def on_opened(*values: Any) -> Iterator[Any]:  # noqa: ANN401
         if len(service.registry.numbers(values[2])) > 1:
-            yield from mine(*values)  # at once for what was compared before
+            yield from mine(*values)  # cached results appear at once
         else:
             yield parts.hint(f"{START} Tick at least two models."), gr.skip(), gr.skip()
 

@@ -30,7 +30,7 @@ START = (
 
 
 def measure_tab(service: DemoService, session: Session, tab: gr.Tab) -> None:
-    """Build the tab and connect its events; opened for the first time, it measures."""
+    """Build the tab and connect its events; it measures when first opened."""
     has_results = gr.State(False)
     with gr.Row(elem_classes="tc-query tc-settings", equal_height=True):
         threads = gr.Dropdown(

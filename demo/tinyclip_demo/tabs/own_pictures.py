@@ -30,11 +30,11 @@ from tinyclip_edge.errors import TinyClipError
 NAME = "own-pictures"
 COMPARING = "Comparing"
 START = (
-    "Drop pictures and write labels: the selected models choose a label for every picture, and the "
+    "Drop pictures and enter labels: the selected models choose a label for every picture, and the "
     "page shows where they differ."
 )
-# Browsers list a dropped folder as one file that cannot be read; its files are read here, and put
-# where a chosen folder's are.
+# Browsers list a dropped folder as one unreadable file. This collects the files inside it and
+# passes them on as if the folder had been chosen.
 FOLDERS = """document.addEventListener('drop', async event => {
   const zone = event.target.closest?.('#own-files');
   const entries = [...(event.dataTransfer?.items ?? [])].map(item => item.webkitGetAsEntry?.());
@@ -89,7 +89,7 @@ def own_pictures_tab(service: DemoService, session: Session, tab: gr.Tab) -> Non
 
 
 def _picture_inputs(service: DemoService, key: gr.State) -> None:
-    """Build the ways in for pictures; ``key`` becomes that of their gallery."""
+    """Build the inputs for pictures; ``key`` receives the key of their gallery."""
     default = service.galleries.default
     first_line = "" if default.folder is None else hits.gallery_line(default, COMPARING)
     files = gr.File(
@@ -116,10 +116,10 @@ def _picture_inputs(service: DemoService, key: gr.State) -> None:
 
 
 def _label_inputs(service: DemoService) -> tuple[gr.Textbox, gr.Dropdown]:
-    """Build the fields of labels and prompts, and the way in for a file of labels."""
+    """Build the fields for labels and prompts, and the upload of a label file."""
     first_labels, first_template = _first_labels(service)
     labels = gr.Textbox(
-        first_labels, label="Labels, one a line", placeholder="red bus\nbicycle\ntram", lines=4,
+        first_labels, label="Labels, one per line", placeholder="red bus\nbicycle\ntram", lines=4,
         max_lines=10, elem_id="own-labels",
     )  # fmt: skip
     file = gr.UploadButton(

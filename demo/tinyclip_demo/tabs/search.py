@@ -32,7 +32,7 @@ from tinyclip_demo.view import hits, parts
 
 NAME = "search"
 COUNTS = (5, 10, 20)
-START = "The pictures are encoded at the first search."
+START = "The pictures are encoded on the first search."
 TEXT, UPLOAD, ROW = "text", "upload", "row"  # kinds of queries
 Query = tuple[str, Any]
 

@@ -1,4 +1,4 @@
-"""Parts of the Your pictures tab: the command of ``tailor``, and what it has found."""
+"""Parts of the Your pictures tab: the ``tailor`` command, and plots of its finished runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tinyclip_edge.tailoring.report import TailorReport
 from tinyclip_edge.tailoring.work import REPORT, WorkFolder
 from tinyclip_edge.train.preflight.finding import MIN_IMAGES
 
-NO_RUN = "No finished run of tinyclip-edge tailor yet: its plot will be here."
+NO_RUN = "No finished run of tinyclip-edge tailor yet; its plot will appear here."
 FIELDS = ("At most MB", "At most ms", "Minutes")
 
 
@@ -79,9 +79,9 @@ def tailor_part(service: DemoService, inputs: Sequence[Any]) -> None:
         path.write_text("".join(f"{label}\n" for label in label_names), encoding="utf-8")
         notes = [f"Save {LABELS_FILE} where you run it."]
         if gallery.folder is None:
-            notes.append(f"Put the path of your folder in place of {FOLDER}.")
+            notes.append(f"Replace {FOLDER} with the path of your folder.")
         if len(gallery) < MIN_IMAGES:
-            notes.append(f"It needs {MIN_IMAGES} pictures or more; these are {len(gallery):,}.")
+            notes.append(f"It needs at least {MIN_IMAGES} pictures; these are {len(gallery):,}.")
         return (
             parts.hint(" ".join(notes)),
             gr.Textbox(value=line, visible=True),
@@ -93,7 +93,7 @@ def tailor_part(service: DemoService, inputs: Sequence[Any]) -> None:
 
 def budget_part(service: DemoService, tab: gr.Tab) -> None:
     """Build the plots of finished runs, for visitors who may open paths of this machine."""
-    runs = gr.Dropdown([], label="Finished tailoring", visible=False, elem_id="tailored-runs")
+    runs = gr.Dropdown([], label="Finished runs", visible=False, elem_id="tailored-runs")
     result = html("", "tailored")
 
     def refresh(request: gr.Request, chosen: str | None) -> tuple[Any, Any]:
@@ -120,8 +120,8 @@ def _shown(service: DemoService, name: str | None) -> str:
     try:
         report = folders[name].parsed(REPORT, TailorReport.from_dict) if name in folders else None
         if report is None:
-            raise DataError(f"no finished tailoring {name!r}")
-        with service.lock:  # matplotlib's settings belong to the process
+            raise DataError(f"no finished tailor run {name!r}")
+        with service.lock:  # matplotlib's settings are global
             return tailored.budget(report)
     except TinyClipError as error:
         return parts.problem(str(error))

@@ -24,11 +24,11 @@ CHOOSE = """element.addEventListener('click', event => {
   const button = event.target.closest('button[data-at]');
   if (button) trigger('click', {at: Number(button.dataset.at)});
 });"""
-# Of the events that arrive while one is handled, the last is handled afterwards.
+# If several events arrive while one is handled, only the last of them is handled afterwards.
 LAST: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last"}
 QUIET: dict[str, Any] = {**LAST, "api_visibility": "private"}
-# For events that carry data: gradio would answer a second one, once the first has ended, with the
-# data of the first. All are sent, and answered one after another.
+# For events that carry data: with the mode above, gradio would handle a second event with the data
+# of the first. Instead, all are sent and handled one after another.
 EACH: dict[str, Any] = {**QUIET, "trigger_mode": "multiple", "concurrency_limit": 1}
 Choice = TypeVar("Choice")
 Outputs = Any  # an HTML text, or a tuple that starts with one
@@ -47,7 +47,7 @@ class Session:
 
 
 class LatestCalls:
-    """Which call shows its answer, for each result of each open page: the latest that has one."""
+    """For each result on each open page, which call it shows: the latest one with output."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -59,7 +59,7 @@ class LatestCalls:
         return next(self._calls)
 
     def claim(self, session: str, part: str, call: int) -> bool:
-        """Show the answer of this call from now on; False if a later call has shown one."""
+        """Show this call's output from now on; False if a later call's is already shown."""
         with self._lock:
             if self.is_outdated(session, part, call):
                 return False
@@ -70,7 +70,7 @@ class LatestCalls:
             return True
 
     def is_outdated(self, session: str, part: str, call: int) -> bool:
-        """Whether a later call has shown its answer."""
+        """Whether a later call's output is already shown."""
         return self._displayed.get((session, part), 0) > call
 
 
@@ -78,7 +78,7 @@ _latest_calls = LatestCalls()
 
 
 def result_handler(part: str, outputs: int = 1) -> Callable[[Handler], Handler]:
-    """Make an event handler of a generator: errors become a note, outdated results are skipped.
+    """Turn a generator into an event handler: errors become a note, outdated results are skipped.
 
     ``part`` names the result that the handler fills, the first of its ``outputs``. A TinyClipError
     is shown to the user; any other exception is printed in full to the terminal.
@@ -90,7 +90,7 @@ def result_handler(part: str, outputs: int = 1) -> Callable[[Handler], Handler]:
             skipped = [gr.skip() for _ in range(outputs - 1)]
             try:
                 for output in generator(*values):
-                    # A call that leaves the result as it is does not end the one that fills it.
+                    # A call that leaves the result unchanged does not end the call that fills it.
                     is_skip = (output[0] if skipped else output) == gr.skip()
                     if is_skip:
                         is_current = not _latest_calls.is_outdated(session, part, call)
@@ -152,10 +152,10 @@ def gallery_handler(
 
 
 def template_input(value: str, name: str) -> gr.Dropdown:
-    """Return a list of prompt templates, into which others can be typed."""
+    """Return a dropdown of prompt templates that also accepts typed ones."""
     return gr.Dropdown(
         list(TEMPLATES), value=value,
-        label="Prompt: {} is the label, | separates several that are averaged",
+        label="Prompt: {} is the label; | separates several, which are averaged",
         allow_custom_value=True, elem_id=name,
     )  # fmt: skip
 

@@ -52,7 +52,7 @@ def verdict(results: Sequence[ClassifyResult]) -> str:
         return f'<p class="tc-verdict" role="status"><b>{escape(first.answer)}</b></p>'
     if all(result.agrees for result in results):
         models = "Both" if len(results) == 2 else f"All {len(results)}"
-        # Agreement on a strange picture is no success.
+        # Agreement on an unfamiliar picture is not a success.
         strange = any(result.familiar is False or result.unknown for result in results)
         kind = "strange" if strange else "agree"
         return (
@@ -76,8 +76,8 @@ def _unfamiliar(results: Sequence[ClassifyResult]) -> str:
 def _notes(results: Sequence[ClassifyResult]) -> str:
     notes = [f"{result.model}: {note}" for result in results for note in result.notes]
     notes += [
-        f"{result.model}: unknown, as no label has {100 * result.threshold:.1f} % or more, the "
-        f"threshold calibrated for these labels; the nearest is {result.best}"
+        f"{result.model}: unknown, because no label reaches {100 * result.threshold:.1f} %, "
+        f"the threshold calibrated for these labels; the nearest is {result.best}"
         for result in results
         if result.threshold is not None and result.unknown
     ]

@@ -1,4 +1,4 @@
-"""Search results: one strip per model, with equal ranks below each other."""
+"""Search results: one strip per model, with equal ranks aligned."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def search(
         notes = [
             f'<b class="tc-delta up">▲2</b> two places higher than for {name}',
             '<b class="tc-delta down">▼1</b> one place lower',
-            f'<b class="tc-delta new">#{k + 14}</b> not among its first {k}: '
-            f"there at place {k + 14}",
+            f'<b class="tc-delta new">#{k + 14}</b> not among its first {k}, '
+            f"but at place {k + 14} there",
         ]
     notes.append("Choose a picture to find more like it")
     if unreadable:
@@ -73,7 +73,7 @@ def indexing(step: IndexProgress, names: Sequence[str], numbers: Sequence[int]) 
         )
     return (
         '<section class="tc-result tc-progress" role="status"><p>Encoding the pictures, once per '
-        f"model; the result is kept on disk</p><ul>{''.join(lines)}</ul></section>"
+        f"model; the result is stored on disk</p><ul>{''.join(lines)}</ul></section>"
     )
 
 

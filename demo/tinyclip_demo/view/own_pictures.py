@@ -15,7 +15,7 @@ from tinyclip_demo.view.parts import count, figure_table, hint, hue, named, perc
 from tinyclip_edge.report.words import NONE
 
 MAX_PAIRS = 24
-MAX_PICTURES = 24  # of a strip
+MAX_PICTURES = 24  # per strip
 MAX_CONFUSED = 9  # labels of a confusion table; the others share a row and a column
 OTHERS = "other labels"
 FIGURES = ("Model", "Same label", "Among its 5", "KL")
@@ -23,7 +23,7 @@ UNKNOWN = "Unknown"
 
 
 def comparison(result: AnswerComparison, gallery: Gallery) -> str:
-    """Return everything about the answers of the models."""
+    """Return the whole comparison: verdict, shares, confusions and pictures."""
     first, *students = result.answers
     differing = result.differing
     return (
@@ -35,7 +35,7 @@ def comparison(result: AnswerComparison, gallery: Gallery) -> str:
 
 
 def confused_labels(counts: npt.NDArray[np.int64], most: int = MAX_CONFUSED) -> list[int]:
-    """Return the labels of ``[C, C]`` with most confusions, then most pictures, in their order."""
+    """Return the labels of ``[C, C]`` with most confusions, then most pictures, in label order."""
     both = counts.sum(axis=0) + counts.sum(axis=1)
     wrong = both - 2 * np.diagonal(counts)
     order = [int(label) for label in np.lexsort((-both, -wrong)) if both[label]]
@@ -43,8 +43,7 @@ def confused_labels(counts: npt.NDArray[np.int64], most: int = MAX_CONFUSED) -> 
 
 
 def folded(counts: npt.NDArray[np.int64], labels: Sequence[int]) -> npt.NDArray[np.int64]:
-    """Return the counts of some labels ``[L, L]``, with a last row and column of all others if
-    pictures have them."""
+    """Return the counts ``[L, L]`` of some labels; a last row and column sums any others."""
     place = np.full(len(counts), len(labels))
     place[list(labels)] = np.arange(len(labels))
     small = np.zeros((len(labels) + 1, len(labels) + 1), dtype=np.int64)
@@ -123,7 +122,7 @@ def _confusion(result: AnswerComparison, student: ModelAnswers) -> str:
 
 
 def _kind(row: int, column: int, labels: int) -> str:
-    """Return whether a cell is an agreement, a confusion, or both, as that of all others is."""
+    """Return the kind of a cell: agreement, confusion, or both for that of all other labels."""
     if row == column:
         return "same" if row < labels else "mixed"
     return "apart"
@@ -194,7 +193,7 @@ def _strip(
     more = len(places) - len(rows)
     rest = f'<p class="tc-legend"><span>{more:,} more</span></p>' if more > 0 else ""
     return (
-        f'<section class="tc-part" {hue(answers.number)}><h3>{title}, to '
+        f'<section class="tc-part" {hue(answers.number)}><h3>{title}, according to '
         f'<span class="tc-dot">{escape(answers.name)}</span>: {len(places):,}</h3>'
         f'<ol class="tc-hits">{items}</ol>{rest}</section>'
     )

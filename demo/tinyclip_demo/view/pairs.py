@@ -19,11 +19,11 @@ def disagreements(
     body = "".join(_row(pair, mined, gallery) for pair in pairs)
     models = tuple(zip(mined.numbers, mined.names, strict=True))
     return (
-        '<section class="tc-result"><p class="tc-verdict" role="status"><span>The models give '
-        f"different answers to <b>{count(mined.differing, 'picture')}</b> of {len(mined):,} "
+        '<section class="tc-result"><p class="tc-verdict" role="status"><span>The models choose '
+        f"different captions for <b>{count(mined.differing, 'picture')}</b> of {len(mined):,} "
         f"(<b>{share:.1%}</b>), choosing among {count(len(mined.classes), 'caption')}</span></p>"
         f"{pair_table('Pair', models, body or _empty(models))}"
-        f'<p class="tc-legend"><span>{escape(order)}</span><span>Each model: its answer, its '
+        f'<p class="tc-legend"><span>{escape(order)}</span><span>Each model: its choice, its '
         "probability, and the place of the pair's own caption</span>"
         f"<span>{apart_note(len(models))}</span></p></section>"
     )
@@ -64,9 +64,9 @@ def answer_cell(
 
 
 def apart_note(models: int) -> str:
-    """Return what the last column means for so many models."""
+    """Return what the last column means for this number of models."""
     largest = f"{math.log2(models):.2f}".rstrip("0").rstrip(".")
-    return f"Apart: divergence of the answers, in bits (0: equal, {largest}: disjoint)"
+    return f"Apart: divergence of the predictions, in bits (0: equal, {largest}: disjoint)"
 
 
 def _empty(models: Sequence[object]) -> str:

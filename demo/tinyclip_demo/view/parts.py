@@ -7,7 +7,7 @@ from html import escape
 
 from tinyclip_edge.errors import first_names
 
-NAMED = 3  # files of a line
+NAMED = 3  # files named in a line
 RUNTIMES = {"torch": "PyTorch", "onnxruntime": "ONNX Runtime"}
 COLOURS = 8  # model hues defined in page.css
 
@@ -91,7 +91,7 @@ def figure_table(
     )
     return (
         f'<div class="tc-wide" tabindex="0" role="region" aria-label="{escape(title)}">'
-        # The roles keep it a table for those who listen.
+        # The roles keep it a table for screen readers.
         f'<table class="tc-figures" role="table"><thead role="rowgroup"><tr role="row">{head}</tr>'
         f'</thead><tbody role="rowgroup">{body}</tbody></table></div>'
     )
@@ -103,7 +103,7 @@ def count(number: int, noun: str) -> str:
 
 
 def named(names: Sequence[str], noun: str, what: str) -> str:
-    """Return a line with the number of some things and the names of the first."""
+    """Return a line with the number of items and the names of the first few."""
     return f"{count(len(names), noun)}{what}: {first_names(names, NAMED)}"
 
 

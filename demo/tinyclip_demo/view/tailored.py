@@ -1,4 +1,4 @@
-"""A finished ``tailor`` run: answers against megabytes and milliseconds of all that was tried."""
+"""A finished ``tailor`` run: agreement against megabytes and milliseconds of all candidates."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def budget(report: TailorReport) -> str:
         best = " ★" if name == report.winner else ""
         head = f"<span>{escape(f'{letter} · {name}{best}')}</span><small>{escape(about)}</small>"
         lines.append(("", head, [escape(cell) for cell in cells]))
-    held_out = f"Shares are of {report.held_out:,} held-out pictures; ★ is the winner"
+    held_out = f"Shares refer to {report.held_out:,} held-out pictures; ★ is the winner"
     return (
         f'<section class="tc-result"><h3>Tailored: {escape(report.work.name)}</h3>'
         '<div class="tc-budget">'

@@ -70,7 +70,7 @@ export class EdgeClip {
     };
   }
 
-  /** Whether such pictures were in the training; null if the bundle or the tower does not say. */
+  /** Whether the picture is like those of the training; null if the bundle or the tower cannot tell. */
   knows({ embedding, pixels }) {
     const { height, width } = this.preprocess;
     return pixels && this.familiarity ? this.familiarity.knows(embedding, pixels, height, width) : null;
@@ -142,7 +142,7 @@ export class EdgeClip {
     return labels.map((_, i) => meanUnit(rows.slice(i * templates.length, (i + 1) * templates.length)));
   }
 
-  /** What makes an answer of these labels unknown: a temperature and a threshold. */
+  /** The temperature and the threshold below which a picture counts as none of these labels. */
   decision(labels, templates) {
     return decisionOf(this.manifest, this.precision, labels, templates);
   }

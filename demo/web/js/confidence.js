@@ -1,4 +1,4 @@
-// Whether an answer counts, as in tinyclip_edge/runtime/confidence.py.
+// Whether a prediction is confident enough, as in tinyclip_edge/runtime/confidence.py.
 import { PageError } from "./errors.js";
 
 export const ALWAYS = { temperature: 1, threshold: null };

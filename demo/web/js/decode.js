@@ -1,4 +1,4 @@
-// Files and camera frames to RGBA bytes, as the browser shows them: upright, transparency on white.
+// Decodes files and camera frames to RGBA bytes, as the browser shows them: upright, transparency on white.
 import { PageError } from "./errors.js";
 import { turned, webpOrientation } from "./orientation.js";
 import { MAX_PIXELS } from "./preprocess.js";

@@ -2,7 +2,7 @@
 import { PageError } from "./errors.js";
 
 export class Engine {
-  /** `on` maps events (progress, tested) to callbacks. */
+  /** `on` maps events (progress, testing, tested) to callbacks. */
   constructor(on) {
     this.on = on;
     this.waiting = new Map();
@@ -32,7 +32,7 @@ export class Engine {
   #heard({ id, result, error, event, ...more }) {
     if (event) return this.on[event]?.(more);
     const call = this.waiting.get(id);
-    if (!call) return; // an error of the worker has ended it
+    if (!call) return; // it was rejected when the worker failed
     this.waiting.delete(id);
     if (error === undefined) call.resolve(result);
     else call.reject(more.expected ? new PageError(error) : new Error(error));

@@ -5,7 +5,7 @@ import { fromBase64 } from "./source.js";
 const FLAT = 0.03, SCALES = 3, LOOKS = 7;
 
 export class Familiarity {
-  /** Read it for a precision, null where the bundle has none; throw PageError when it is broken. */
+  /** Read the entry of a precision; null if the bundle has none; throw PageError if it is broken. */
   static of({ familiarity: entry, embedding_dim: width, name }, precision) {
     if (!Object.keys(entry ?? {}).length) return null;
     try {
@@ -43,7 +43,7 @@ class Distance {
     }
   }
 
-  /** The share of familiar pictures at least as far, as a p-value. */
+  /** The share of familiar pictures that are at least as far away, as a p-value. */
   rarity(row) {
     const width = this.mean.length;
     let distance = 0;

@@ -5,20 +5,20 @@ import { PageError } from "./errors.js";
 import { canHash, fromBase64, sha256 } from "./source.js";
 
 // In integer kernels the last bit of a float can move an activation to the next of its 255 steps;
-// a GPU computes fp16 in fp16, which a CPU does not. The manifest has the exceptions.
+// a GPU computes fp16 in half precision, a CPU does not. The manifest lists the exceptions.
 const LEAST_OTHER = 0.999;
 const CLOCK_MS = 1000; // a slow backend is timed over fewer rounds
 
 /** Smallest allowed cosine between a result and the golden one. */
 export function leastCosine({ manifest, precision, backend, wholePictures }) {
   const halves = backend === "webgpu" && precision === "fp16";
-  // Another resizing kernel changes one pixel in several thousand by a level.
+  // Another resizing kernel changes one pixel in several thousand by one level.
   return halves || wholePictures ? LEAST_OTHER : (manifest.golden.least_cosine?.[precision] ?? LEAST_OTHER);
 }
 
 /**
  * Run the golden inputs through the model, `rounds` times for timing; return the results. `decode`
- * makes {data, width, height} of a PNG's bytes where there is no canvas.
+ * turns a PNG's bytes into {data, width, height} where there is no canvas.
  */
 export async function replay(clip, { rounds = 5, decode = decodePng } = {}) {
   const golden = await readGolden(clip.manifest, clip.precision, decode);

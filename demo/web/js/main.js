@@ -20,7 +20,7 @@ const page = {
   found: null, // properties of the manifest and the browser
   opened: null, // the running model
   labelled: null, // the encoded labels
-  turn: 0, // counts what replaces labels: newer ones, another precision, another bundle
+  turn: 0, // counts changes of labels, precision or bundle, to recognise outdated results
   picture: null, // {blob, name}
   hint: null, // warning to show once the model runs
   frameMs: null, // smoothed time between live frames
@@ -72,7 +72,7 @@ async function open() {
   await relabel();
 }
 
-/** Until `open` ends there is no model, and answers under way are of the previous one. */
+/** Until `open` ends there is no model, and results under way belong to the previous one. */
 function forgetModel() {
   page.opened = page.labelled = null;
   page.turn++;

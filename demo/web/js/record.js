@@ -70,7 +70,7 @@ export async function recordOf({ manifest, host, threads, version }, precisions)
   };
 }
 
-/** A call that embeds the caption of a number; of a tokenizer that the page lacks, a golden text. */
+/** Return a function that embeds the i-th caption, or a golden text if there is no tokenizer. */
 function captions(clip) {
   const { texts } = clip.manifest.golden;
   if (!clip.tokenizer) return (i) => clip.encodeIds([texts[i % texts.length].input_ids]);
@@ -94,7 +94,7 @@ async function timed(call, rounds) {
   while (times.length < LEAST_ROUNDS || (times.length < rounds && performance.now() < end)) {
     const started = performance.now();
     await call(times.length);
-    // Clocks of browsers are coarse: a quick call may take none of their ticks.
+    // Browser clocks are coarse: a quick call may seem to take no time.
     times.push(Math.max(performance.now() - started, 0.001));
   }
   return times.sort((a, b) => a - b);
@@ -118,7 +118,7 @@ async function deviceFacts(host) {
   const agent = navigator.userAgentData;
   let model = null, architecture = null;
   try {
-    // Of a phone its type; nothing that tells one phone of a type from another.
+    // The model of a phone, but nothing that tells two phones of one model apart.
     ({ model, architecture } = await agent.getHighEntropyValues(["model", "architecture"]));
   } catch {
     // Not in this browser.
@@ -137,7 +137,7 @@ async function deviceFacts(host) {
 
 function browserName() {
   const brands = navigator.userAgentData?.brands ?? [];
-  // One of them is made up, so that pages do not rely on the list.
+  // Browsers add a made-up brand so that pages do not rely on the list.
   const brand = brands.filter(({ brand }) => !/not.*brand/i.test(brand)).at(-1);
   if (brand) return publicText(`${brand.brand} ${brand.version}`);
   const [, name, version] = navigator.userAgent.match(/(Firefox|Edg|Chrome|Version)\/(\d+)/) ?? [];

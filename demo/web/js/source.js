@@ -72,7 +72,7 @@ async function collect(response, progress) {
 export async function readChecked(source, manifest, name, progress) {
   const bytes = await source.read(name, { progress });
   const wanted = manifest.files[name].sha256;
-  // Browsers can hash only on https or this machine; otherwise the facts say "not checked".
+  // Browsers hash only on pages from https or this machine; otherwise the facts say "not checked".
   if (!canHash()) return bytes;
   const found = await sha256(bytes);
   if (found !== wanted) {

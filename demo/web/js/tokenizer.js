@@ -4,19 +4,19 @@ import { BLANKS, cleanText } from "./text.js";
 
 const STARTS = ["<|startoftext|>", "<start_of_text>"];
 const ENDS = ["<|endoftext|>", "<end_of_text>"];
-// CLIP's words as a tokenizer.json spells them, and as open_clip finds them, which ignores case: a
-// long s is an s, and U+0345, whose other case is a letter, is dropped.
+// CLIP's word pattern as a tokenizer.json spells it, and as open_clip applies it, ignoring case: a
+// long s counts as an s, and U+0345, whose other case is a letter, is dropped.
 const WORDS = "'s|'t|'re|'ve|'m|'ll|'d|[\\p{L}]+|[\\p{N}]|[^\\s\\p{L}\\p{N}]+";
 const CASELESS = WORDS.replace("'s", "'[sſ]").replace("{N}]+", "{N}\u0345]+");
-const CLEANING = ["NFC", "Lowercase", "Replace"]; // normalizers whose work cleanText has done
-// Words of a byte-level tokenizer with its default pattern.
+const CLEANING = ["NFC", "Lowercase", "Replace"]; // normalizers whose work cleanText has already done
+// The default word pattern of a byte-level tokenizer.
 const BYTE_LEVEL_WORDS =
   "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 const KEPT_WORDS = 20000;
 
 const refuse = (what) =>
   new PageError(
-    `this bundle's tokenizer has ${what}, and this page reads CLIP's byte-pair tokenizers only; ` +
+    `this bundle's tokenizer has ${what}, but this page reads only CLIP's byte-pair tokenizers; ` +
       "open the bundle with tinyclip_edge.EdgeCLIP in Python",
   );
 
@@ -120,14 +120,14 @@ function special(names, known) {
   return names[found];
 }
 
-/** Whether a normalizer would only compose characters from HTML entities. */
+/** Whether a normalizer repeats cleanText's work, and would change only characters from HTML entities. */
 function onlyCleans(step) {
   if (step == null) return false;
   const steps = step.normalizers ?? [step];
   return steps.every(({ type, content = " " }) => CLEANING.includes(type) && content === " ");
 }
 
-/** Return a text -> text of the file's "normalizer". */
+/** Return the function, text to text, of the file's "normalizer". */
 function normalizer(step) {
   if (step == null) return (text) => text;
   const forms = ["NFC", "NFD", "NFKC", "NFKD"];
@@ -145,7 +145,7 @@ function normalizer(step) {
   throw refuse(`a normalizer ${step.type}`);
 }
 
-/** Return a text -> words of the file's "pre_tokenizer". */
+/** Return the function, text to words, of the file's "pre_tokenizer". */
 function splitter(step) {
   const parts = step?.type === "Sequence" ? step.pretokenizers : [step];
   const clips = parts.some((part) => part?.pattern?.Regex === WORDS);

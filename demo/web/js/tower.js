@@ -1,7 +1,7 @@
-// One tower as a function, whatever build of onnxruntime runs it.
+// One tower as a function, for any build of onnxruntime.
 import { PageError, line } from "./errors.js";
 
-/** Common names of the backends. */
+/** Display names of the backends. */
 export const BACKENDS = { wasm: "WASM", webgpu: "WebGPU" };
 
 /** One encoder: rows of input to rows of unit-norm embeddings. */
@@ -20,7 +20,7 @@ export class Tower {
     }
     if (String(session.inputNames) !== input || !session.outputNames.includes(output)) {
       throw new PageError(
-        `${name} must have input ${input} and output ${output}, has ${session.inputNames} and ${session.outputNames}`,
+        `${name} must have input ${input} and output ${output}, but has ${session.inputNames} and ${session.outputNames}`,
       );
     }
     return new Tower(ort, session, { name, input, output, batch });

@@ -2,7 +2,7 @@
 import { BACKENDS } from "./tower.js";
 
 const SHOWN = 20;
-// Of the self-test's table, which a phone shows as a list for each row.
+// Column heads of the self-test's table, which a phone shows as a list for each row.
 const TEST_COLUMNS = [...document.querySelectorAll("#test-results th")].map((head) => head.textContent);
 const $ = (id) => document.getElementById(id);
 

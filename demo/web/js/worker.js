@@ -47,7 +47,7 @@ async function open({ precision, backend, pixels }) {
     }
   }
   clip ??= await openClip({ precision, backend: "wasm", pixels });
-  await clip.encodeImage(BLANK); // a first run sets up memory and kernels, and would be shown as slow
+  await clip.encodeImage(BLANK); // the first run sets up memory and kernels, so its time would mislead
   return {
     precision,
     backend: clip.backend,
@@ -130,7 +130,7 @@ async function testOne(options) {
   }
 }
 
-/** Measure every precision on every backend; return the record, without those that do not open. */
+/** Measure every precision on every backend; return the record, without what does not open. */
 async function record({ rounds }) {
   const rows = [];
   for (const backend of host.gpu ? ["wasm", "webgpu"] : ["wasm"]) {

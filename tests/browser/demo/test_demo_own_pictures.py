@@ -70,7 +70,7 @@ def test_a_dropped_folder_is_compared_and_tailored(page, folder):
     note(page, "#tailor-note", "max_mb is 0; it must be above 0")
     page.fill("#max-mb input", "2.5")
     page.click("#tailor-button")
-    note(page, "#tailor-note", "It needs 36 pictures or more; these are 15")
+    note(page, "#tailor-note", "It needs at least 36 pictures; these are 15")
     command = shlex.split(page.input_value("#tailor-command textarea"))
     assert command[:6] == [
         "tinyclip-edge",

@@ -246,7 +246,7 @@ def test_disagreements_and_their_shard(page):
     page.wait_for_selector("#mined .tc-pairs")
     text = page.inner_text("#mined")
     # red and green are swapped in the third model, blue is not
-    assert "different answers to 40 pictures of 60 (66.7%)" in text
+    assert "different captions for 40 pictures of 60 (66.7%)" in text
     assert page.locator("#mined tbody tr").count() == 10
     page.click("#order input")
     page.get_by_role("option", name="First model right, another wrong").click()

@@ -142,7 +142,7 @@ def test_folders_open_for_this_machine_alone(port, pictures, button):
 
 
 def test_finished_runs_are_shown_on_this_machine_alone(port):
-    assert "its plot will be here" in outcome(port, "tailored-runs", [None])
+    assert "its plot will appear here" in outcome(port, "tailored-runs", [None])
     answer = outcome(port, "tailored-runs", [None], X_Forwarded_For="127.0.0.1")
     assert '"success":true' in answer and "plot" not in answer
 

@@ -76,5 +76,5 @@ def test_captions_beside_pictures_are_read_up_to_a_limit(tmp_path, capsys, monke
     assert gallery.captions == ("a red fox", "b owl", "old cat", "two dogs", "z" * 200)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
-    assert lines[0].startswith("3 caption files cannot be read, the pictures are called by their")
+    assert lines[0].startswith("3 caption files cannot be read; file names serve as captions")
     assert lines[0].endswith("b_owl.txt: it has more than 1,000 bytes")

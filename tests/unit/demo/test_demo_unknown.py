@@ -37,7 +37,7 @@ def test_below_the_threshold_the_answer_is_none_of_these(service):
     assert (teacher.agrees, student.agrees) == (True, False)
     page = bars.classification([teacher, student])
     assert "teacher says <b>red</b>; student says <b>none of these</b>" in page
-    assert "student: unknown, as no label has 60.0 % or more" in page
+    assert "student: unknown, because no label reaches 60.0 %" in page
     assert "the nearest is red" in page and "teacher: unknown" not in page
     alone = bars.classification(service.classify(square(BLUE), "red, green", "{}", (1,)))
     assert '<p class="tc-verdict" role="status"><b>none of these</b></p>' in alone

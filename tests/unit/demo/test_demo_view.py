@@ -204,7 +204,7 @@ def test_disagreements_show_each_answer_and_the_place_of_the_caption():
     result = mined(("a", "b"), ("cat", "dog"))
     page = pairs.disagreements(result, result.top(BY_DIVERGENCE, 1), gallery(["cat"]))
     text = re.sub(r"<[^>]+>", " ", page)
-    assert re.search(r"different answers to\s+1 picture\s+of 1 \(\s*100.0%", text)
+    assert re.search(r"different captions for\s+1 picture\s+of 1 \(\s*100.0%", text)
     assert re.search(r"✗\s+dog\s+80.0 % · own caption at place 2", text)
     assert re.search(r"✓\s+cat\s+90.0 %", text)
     assert "0.51" in text

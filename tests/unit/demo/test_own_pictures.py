@@ -85,7 +85,7 @@ def test_the_page_shows_all_of_it_and_escapes_names(service, pictures):
     assert "Both models give the same label to 2 of 4 pictures ( 50.0% )" in text
     assert "1 picture cannot be decoded: &lt;img" in page and "<img src=x" not in page
     assert "Pictures on which they differ: 2" in text
-    assert "Unknown, to student : 1" in text
+    assert "Unknown, according to student : 1" in text
     assert page.count('aria-label="another"') == 2
     assert re.findall(r'class="(same|apart)"[^>]*>(\d)<', page) == [
         ("same", "2"), ("apart", "1"), ("apart", "1"),
@@ -134,7 +134,7 @@ def test_the_folder_that_the_page_was_given_is_the_visitor_s_own(tmp_path):
 
 def test_labels_are_lines_and_may_have_commas():
     assert parse_label_lines(" red,  or pink\n\ngreen\ngreen\n") == ("red, or pink", "green")
-    for text, message in (("\n", "no labels.*one a line"), ("cat, dog", "only one label.*a line")):
+    for text, message in (("\n", "no labels.*one per line"), ("cat, dog", "only one.*per line")):
         with pytest.raises(DataError, match=message):
             parse_label_lines(text)
 

@@ -122,6 +122,6 @@ def test_a_report_that_was_not_written_here_is_one_line(runs, service, change, m
 
 
 def test_names_are_looked_up_not_joined_to_paths(runs, service):
-    assert "No finished tailoring" in _shown(service, "../tailor-new")
-    assert "No finished tailoring" in _shown(service, "tailor-unfinished")
-    assert "its plot will be here" in _shown(service, None)
+    assert "No finished tailor run" in _shown(service, "../tailor-new")
+    assert "No finished tailor run" in _shown(service, "tailor-unfinished")
+    assert "its plot will appear here" in _shown(service, None)

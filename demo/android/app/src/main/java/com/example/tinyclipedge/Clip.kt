@@ -11,7 +11,7 @@ import kotlin.math.exp
 import kotlin.math.sqrt
 import org.json.JSONObject
 
-/** A bundle of `export --embed-preprocessing` in its own precision; `read` returns a file of it. */
+/** A bundle from `export --embed-preprocessing` in its default precision; `read` returns one of its files. */
 class Clip(private val read: (String) -> ByteArray) : AutoCloseable {
     private val manifest = JSONObject(String(read("manifest.json")))
     private val precision = manifest.getString("default_precision")
@@ -20,7 +20,7 @@ class Clip(private val read: (String) -> ByteArray) : AutoCloseable {
     private val image = graph(section("extras", "uint8", "files"))
     private val text = graph(section("towers", "text"))
 
-    /** The bytes of a file whose hash is the manifest's. */
+    /** The bytes of a file, after a check of its hash against the manifest. */
     private fun checked(name: String): ByteArray {
         val bytes = read(name)
         val hash = MessageDigest.getInstance("SHA-256").digest(bytes).joinToString("") { "%02x".format(it) }
@@ -70,7 +70,7 @@ class Clip(private val read: (String) -> ByteArray) : AutoCloseable {
         return labels.zip(weights.map { it / weights.sum() }).sortedByDescending { it.second }
     }
 
-    /** The lowest cosine to the golden vectors; `decode` makes a picture of a PNG. */
+    /** The lowest cosine to the golden vectors; `decode` turns a PNG into a picture. */
     fun replay(decode: (ByteArray) -> Picture): Double {
         val golden = manifest.getJSONObject("golden")
         val rows = golden.getJSONObject("embeddings").getJSONObject(precision)

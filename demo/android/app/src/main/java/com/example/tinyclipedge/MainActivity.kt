@@ -32,7 +32,7 @@ class MainActivity : Activity() {
         inBackground {
             val opened = Clip { name -> assets.open("bundle/$name").use { it.readBytes() } }
             val cosine = opened.replay { decode(ImageDecoder.createSource(ByteBuffer.wrap(it))) }
-            check(cosine >= LEAST_COSINE) { "this device gives other answers than recorded: cosine $cosine" }
+            check(cosine >= LEAST_COSINE) { "this device gives other results than recorded: cosine $cosine" }
             clip = opened
             "Golden vectors agree (cosine %.5f).".format(cosine)
         }
@@ -61,7 +61,7 @@ class MainActivity : Activity() {
         }
     }
 
-    /** Decode upright, in memory that can be read. */
+    /** Decode upright, into memory that the CPU can read. */
     private fun decode(source: ImageDecoder.Source): Picture {
         val bitmap = ImageDecoder.decodeBitmap(source) { decoder, _, _ -> decoder.allocator = ImageDecoder.ALLOCATOR_SOFTWARE }
         val pixels = IntArray(bitmap.width * bitmap.height)

@@ -7,7 +7,7 @@ import org.json.JSONObject
 
 private const val WORDS = "'s|'t|'re|'ve|'m|'ll|'d|[\\p{L}]+|[\\p{N}]|[^\\s\\p{L}\\p{N}]+"
 
-// As open_clip finds them, which ignores case: a long s is an s, and U+0345 is dropped.
+// As open_clip matches them, ignoring case: a long s counts as an s, and U+0345 is dropped.
 private val WORD = Regex("'[sſ]|" + WORDS.substring(3).replace("{N}]+", "{N}\u0345]+"))
 private val BLANKS = Regex("[\\s\\p{Z}\u001c-\u001f\u0085]+")
 
