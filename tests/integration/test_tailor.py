@@ -124,7 +124,7 @@ def test_what_is_done_is_not_done_again(tailored, options, monkeypatch):
     content = changed.read_bytes()
     changed.unlink()
     try:
-        with pytest.raises(DataError, match="has changed since its pictures were listed"):
+        with pytest.raises(DataError, match="deleted or changed since they were listed"):
             tinyclip_edge.tailor(**options, resume=True)
     finally:
         changed.write_bytes(content)

@@ -1,7 +1,7 @@
 """Starter kit: captioned pictograms and a small teacher, from the package ``tinyclip_starter``.
 
-The files are a separate distribution, installed by the extra ``[starter]``. Each function raises
-MissingExtraError without it.
+The files are a separate distribution, installed by the extra ``[starter]``. Without it, each
+function raises MissingExtraError.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def teacher_path() -> Path:
 
 
 def from_scratch_path() -> Path:
-    """Return the stored figure of the quickstart's student without inheritance, as JSON."""
+    """Return the JSON file with the stored result of the quickstart's student from scratch."""
     return _package_folder() / "from_scratch.json"
 
 

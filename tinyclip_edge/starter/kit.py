@@ -44,9 +44,9 @@ class KitSample:
 
 
 def read_split(folder: Path, split: str) -> Iterator[KitSample]:
-    """Samples of all shards of a split, in stored order.
+    """Yield the samples of all shards of a split, in stored order.
 
-    Raises DataError when there is no shard, or one is truncated or corrupt.
+    Raises DataError if there is no shard, or if one is truncated or corrupt.
     """
     shards = sorted(folder.glob(f"{split}-*.tar.gz"))
     if not shards:
@@ -55,7 +55,7 @@ def read_split(folder: Path, split: str) -> Iterator[KitSample]:
         )
     for shard in shards:
         try:
-            # Decompressed at once, because tarfile accepts a shard truncated between two samples.
+            # Decompress all of it, because tarfile accepts a shard truncated between two samples.
             unpacked = gzip.decompress(shard.read_bytes())
             yield from _samples(unpacked)
         except _BROKEN as error:

@@ -13,20 +13,20 @@ import numpy.typing as npt
 from tinyclip_edge.runtime.prompts import probabilities
 from tinyclip_edge.runtime.protocol import Features
 
-LABELLED = 0.9  # share of the pictures whose folder has to name a label
+LABELLED = 0.9  # minimum share of pictures whose folder names a label
 FEW = 5
 _TINY = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Shares of 1 over held-out pictures, and nats."""
+    """Agreement on held-out pictures: shares from 0 to 1, and nats."""
 
     pictures: int
     top1: float  # the student's first label is the teacher's
     top5: float  # the teacher's first label is among the student's first five
     kl: float  # mean KL divergence of the student's probabilities from the teacher's
-    accuracy: float | None = None  # where folders name the labels
+    accuracy: float | None = None  # if folders name the labels
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -36,7 +36,7 @@ class Agreement:
 def label_probabilities(
     images: Features, labels: Features, scale: float, bias: float | None
 ) -> npt.NDArray[np.float64]:
-    """Return probabilities ``[N, C]`` of unit-norm features, as a bundle's classifier gives."""
+    """Return probabilities ``[N, C]`` of unit-norm features, as a bundle's classifier does."""
     logits = scale * (images.astype(np.float64) @ labels.astype(np.float64).T)
     return probabilities(logits, bias)
 
@@ -46,11 +46,11 @@ def agreement(
     student: npt.NDArray[np.float64],
     targets: Sequence[int] | None = None,
 ) -> Agreement:
-    """Compare probabilities ``[N, C]``; ``targets`` are the true labels, -1 where one is unknown.
+    """Compare probabilities ``[N, C]``; ``targets`` are the true labels, -1 if unknown.
 
-    For labels that are independent of each other, KL is the mean of that of each.
+    If labels are independent of each other, KL is the mean over labels.
     """
-    student = np.nan_to_num(student)  # a student whose answers are NaN
+    student = np.nan_to_num(student)  # a diverged student may output NaN
     firsts = teacher.argmax(axis=1)
     order = np.argsort(-student, axis=1, kind="stable")
     few = (order[:, :FEW] == firsts[:, None]).any(axis=1)
@@ -77,9 +77,9 @@ def _divergence(teacher: npt.NDArray[np.float64], student: npt.NDArray[np.float6
 
 
 def folder_targets(paths: Sequence[str], labels: Sequence[str]) -> list[int] | None:
-    """Return the label that each picture's folder names, None unless nearly all of them name one.
+    """Return the label that each picture's folder names; None unless nearly all folders name one.
 
-    Case, and underscores or hyphens for spaces, do not matter; -1 for a folder that names none.
+    Case is ignored; underscores and hyphens count as spaces; -1 for a folder that names none.
     """
     place = {_plain(label): number for number, label in enumerate(labels)}
     targets = [place.get(_plain(PurePath(path).parent.name), -1) for path in paths]

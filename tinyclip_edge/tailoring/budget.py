@@ -9,26 +9,26 @@ from tinyclip_edge.errors import ConfigError
 from tinyclip_edge.tailoring.shapes import ImageShape, TeacherTower, maximal, spread
 
 SLACK = 1.03  # by which a prediction may exceed the budget and still be measured
-TRIES = 3  # shapes measured for each that is wanted, at most
+TRIES = 3  # maximum number of shapes measured per candidate
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What a device has."""
+    """What a device can afford."""
 
-    mb: float  # 1e6 bytes of the files that it opens
-    ms: float  # of one picture, decoded and resized, on one thread
+    mb: float  # 1e6 bytes, of the files that it opens
+    ms: float  # for one picture, decoded and resized, on one thread
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a shape takes."""
+    """What a shape costs."""
 
     mb: float
     ms: float
 
     def ratio(self, budget: Budget) -> float:
-        """Return the larger of both shares of the budget; 1 and below fits."""
+        """Return the larger of the two shares of the budget; up to 1, the shape fits."""
         return max(self.mb / budget.mb, self.ms / budget.ms)
 
 
@@ -42,7 +42,7 @@ class CostModel:
 
     @classmethod
     def through(cls, tower: TeacherTower, anchors: Mapping[ImageShape, Cost]) -> CostModel:
-        """Return the model that is exact at the smallest and the largest measured shape."""
+        """Return the model that is exact for the smallest and the largest measured shape."""
         return cls(
             tower,
             _line([(tower.parameters(shape), cost.mb) for shape, cost in anchors.items()]),
@@ -63,18 +63,18 @@ def fitting(
     budget: Budget,
     count: int,
 ) -> dict[ImageShape, Cost]:
-    """Return up to ``count`` shapes inside the budget with what was measured of them.
+    """Return up to ``count`` shapes inside the budget, with their measured costs.
 
-    Of the shapes that are predicted to fit, the largest come first: those that no other one covers,
-    spread over their range from deep to wide; where fewer remain, those below them. What covers a
-    shape that was measured outside is outside as well.
+    Of the shapes that are predicted to fit, the largest are measured first: those that no other
+    shape covers, spread from deep to wide. If too few of them fit, smaller shapes follow. A shape
+    that covers one outside the budget is outside, too.
     """
     left = [shape for shape in model.tower.shapes() if model.cost(shape).ratio(budget) <= SLACK]
     inside: dict[ImageShape, Cost] = {}
     tries = TRIES * count
     while left and len(inside) < count and tries > 0:
         for shape in spread(maximal(left), min(count - len(inside), tries)):
-            if shape not in left:  # it covers one that has just been outside
+            if shape not in left:  # it covers one that has just proved to be outside
                 continue
             tries -= 1
             left.remove(shape)
@@ -87,7 +87,7 @@ def fitting(
 
 
 def check_reachable(smallest: ImageShape, cost: Cost, budget: Budget, teacher: str) -> None:
-    """Raise ConfigError, which names the nearest budget that can be met, for one below it."""
+    """Raise ConfigError, with the nearest reachable budget, if the smallest shape does not fit."""
     if cost.ratio(budget) <= 1:
         return
     options = " and ".join(
@@ -106,7 +106,7 @@ def check_reachable(smallest: ImageShape, cost: Cost, budget: Budget, teacher: s
 
 
 def _rounded_up(value: float) -> str:
-    """Return a number with two decimals that is not below the value."""
+    """Return the value rounded up to two decimals."""
     return f"{-(-value // 0.01) * 0.01:.2f}"
 
 

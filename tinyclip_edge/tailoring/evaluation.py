@@ -28,9 +28,9 @@ def _agreement(request: TailorRequest, prepared: Prepared, embedder: Embedder) -
 
 
 def evaluate_general(request: TailorRequest, prepared: Prepared) -> Entry:
-    """Return what the model to compare with costs, as a whole, and answers."""
+    """Return the cost of the whole model to compare with, and its agreement with the teacher."""
     model = str(request.general)
-    with torch_threads(1):  # an onnxruntime model is opened with its threads, PyTorch's are reset
+    with torch_threads(1):  # restores PyTorch's threads; onnxruntime's are set when opened
         embedder = open_embedder(model, threads=1)
     times = measure_latency(
         {model: embedder}, prepared.held_out[:1], request.labels[:1], rounds=ROUNDS

@@ -14,7 +14,7 @@ from tinyclip_edge.models.sized_fastvit import FastVitSizes
 from tinyclip_edge.tailoring.shapes import ImageShape, Products, TeacherTower
 
 STEM_STRIDE = 4
-SMALL, LARGE = 3**2, 7**2  # weights of a channel of the convolutions by groups
+SMALL, LARGE = 3**2, 7**2  # weights per channel of the depthwise convolutions
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,20 +22,20 @@ class TeacherFastVit(TeacherTower):
     """A FastViT whose stages keep the ratios of their widths, and of their neurons."""
 
     widths: tuple[int, ...] = ()  # of the teacher's stages
-    ratios: tuple[float, ...] = ()  # of their neurons
+    ratios: tuple[float, ...] = ()  # neurons per channel of these stages
     attends: tuple[bool, ...] = ()
-    final_ratio: float = 1  # channels of the last convolution to those of the last stage
-    squeezed: float = 0  # those inside its squeeze-and-excite to its own
+    final_ratio: float = 1  # channels of the last convolution per channel of the last stage
+    squeezed: float = 0  # channels inside its squeeze-and-excite per channel of its own
 
     @classmethod
     def of(cls, teacher: LoadedClip, shape: ClipShape) -> TeacherFastVit:
-        """Return the tower of a teacher; widths are whole heads in stages that have some."""
+        """Return the tower of a teacher; widths of stages with attention are whole heads."""
         trunk: Any = teacher.model.get_submodule("visual.trunk")
         sizes, image = FastVitSizes.of(trunk), shape.image
         first, units = sizes.width[0], [1]
         for width, attends in zip(sizes.width, sizes.attends, strict=True):
             ratio = Fraction(width, first)
-            heads = ratio / sizes.head_width if attends else ratio  # of a channel of the first
+            heads = ratio / sizes.head_width if attends else ratio  # per channel of the first stage
             units.append(heads.denominator)
         return cls(
             ImageShape(tuple(sizes.layers), first, sizes.mlp_ratio[0], teacher.image_size),
@@ -50,7 +50,7 @@ class TeacherFastVit(TeacherTower):
         )
 
     def settings(self, shape: ImageShape) -> dict[str, Any]:
-        """Return vision_cfg of a student: what differs from the teacher's, stage by stage."""
+        """Return a student's vision_cfg: what differs from the teacher's, stage by stage."""
         return self.changed(
             shape,
             layers=list(shape.layers),
@@ -60,7 +60,7 @@ class TeacherFastVit(TeacherTower):
         )
 
     def products(self, shape: ImageShape) -> Iterator[Products]:
-        """Yield stem, stages, last convolution and projection, their branches fused.
+        """Yield stem, stages, last convolution and projection, with branches fused.
 
         The few weights of a stage's squeeze-and-excite are left out.
         """
@@ -75,7 +75,7 @@ class TeacherFastVit(TeacherTower):
             if stage:
                 yield Products(LARGE * width + width**2, side**2)
             if attends:
-                yield Products(LARGE * width, side**2)  # positions, by a convolution
+                yield Products(LARGE * width, side**2)  # position encoding, a convolution
             mixer = 4 * width**2 if attends else SMALL * width
             block = mixer + LARGE * width + 2 * width * int(width * ratio)
             attended = 2 * side**4 * width if attends else 0

@@ -1,4 +1,4 @@
-"""The teacher's features of all pictures: once for near-duplicates, labels and every run.
+"""The teacher's features of all pictures, computed once for near-duplicates, labels and all runs.
 
 N pictures, M texts, C labels, width D.
 """
@@ -42,7 +42,7 @@ class PictureFeatures:
         return unit
 
     def save(self, path: Path) -> None:
-        """Write a file of its own. OSErrors pass."""
+        """Write the features into one file. Raises DataError if it cannot be written."""
         from tinyclip_edge.file_aside import file_written_aside
 
         with file_written_aside(path) as file:
@@ -55,7 +55,7 @@ class PictureFeatures:
 
     @classmethod
     def load(cls, path: Path) -> PictureFeatures | None:
-        """Return what ``save`` has written, None where there is none. Raises DataError."""
+        """Return what ``save`` wrote; None if there is no file. Raises DataError."""
         if not path.is_file():
             return None
         try:
@@ -65,7 +65,7 @@ class PictureFeatures:
                 )
                 return cls(paths, arrays["rows"].astype(np.float16), unreadable)
         except (OSError, ValueError, KeyError) as error:
-            raise DataError(f"{path} is damaged ({error}); delete it, it is made again") from None
+            raise DataError(f"{path} is damaged ({error}); delete it to compute it again") from None
 
 
 def encode_pictures(
@@ -75,7 +75,7 @@ def encode_pictures(
     workers: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> PictureFeatures:
-    """Encode pictures as a run with this teacher does; those that do not decode are left out."""
+    """Encode pictures as a run with this teacher does; undecodable ones are left out."""
     known: list[str] = []
     unreadable: list[str] = []
     rows: list[Halves] = []
@@ -99,9 +99,9 @@ def encode_pictures(
 def fill_store(
     store: FeatureStore, source: PairSource, pictures: PictureFeatures, teacher: Teacher
 ) -> None:
-    """Write the features of a source's pictures and texts where the runs look for them.
+    """Write the features of a source's pictures and texts into the cache that the runs read.
 
-    Raises DataError when the disk refuses.
+    Raises DataError if it cannot be written.
     """
     store.create()
     place = {path: number for number, path in enumerate(pictures.paths)}

@@ -1,4 +1,4 @@
-"""What shapes cost on this machine: int8 files of random weights, opened as a bundle's are."""
+"""What shapes cost on this machine: int8 files with random weights, opened like a bundle's."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
 
 FLOAT32 = 4  # bytes
 NOISE = 2  # pictures
-TEXT: tuple[TowerName, ...] = ("text",)  # the tower that students take from their teacher
+TEXT: tuple[TowerName, ...] = ("text",)  # the tower that students copy from their teacher
 
 
 @dataclass(frozen=True, slots=True)
 class Meter:
-    """Exports towers into a temporary folder and times them; ``beside`` MB come on top."""
+    """Exports towers into a temporary folder, times them, and adds ``beside`` MB to their size."""
 
     teacher: LoadedClip
     tower: TeacherTower
     scratch: Path
-    beside: float  # of what is not the image tower: label columns, or a text tower
+    beside: float  # MB of the label columns, or of the text tower
 
     def cost(self, shape: ImageShape) -> Cost:
-        """Return what a shape takes in int8. Raises ModelError, VerificationError."""
+        """Return the cost of a shape in int8. Raises ModelError, VerificationError."""
         from tinyclip_export.onnx_passes.exporter import export_image_tower
         from tinyclip_export.quantization.float_form import is_mainly_convolutions
         from tinyclip_export.quantization.registry import recipes_for
@@ -73,16 +73,16 @@ class Meter:
 def meter(
     teacher: LoadedClip, tower: TeacherTower, labels: int, text_mb: float | None
 ) -> Iterator[Meter]:
-    """Yield a meter of classifiers of ``labels``, or of both towers with a text tower's MB."""
+    """Yield a meter of classifiers with ``labels``, or, given ``text_mb``, of both towers."""
     beside = labels * tower.embed_dim * FLOAT32 / 1e6 if text_mb is None else text_mb
     with tempfile.TemporaryDirectory() as folder:
         yield Meter(teacher, tower, Path(folder), beside)
 
 
 def text_tower_cost(teacher: LoadedClip, prompts: Sequence[str]) -> tuple[float, bool]:
-    """Return MB of the text tower in int8, and whether it has the tokens of the prompts alone.
+    """Return MB of the text tower in int8, and whether it was trimmed to the prompts' tokens.
 
-    Where its tokenizer cannot be trimmed it has all. Raises ModelError, VerificationError.
+    If its tokenizer cannot be trimmed, it has all tokens. Raises ModelError, VerificationError.
     """
     from tinyclip_export.bundle.trim_vocab import trim_vocabulary
     from tinyclip_export.onnx_passes.exporter import export_text_tower
@@ -119,7 +119,7 @@ def teacher_cost(teacher: LoadedClip) -> Cost:
 
 
 def _calibration(student: LoadedClip, folder: Path) -> Calibration:
-    """Return a few pictures of noise: ranges of activations change neither bytes nor times."""
+    """Return a few pictures of noise: activation ranges affect neither bytes nor times."""
     from tinyclip_export.quantization.calibration import Calibration
 
     shape = (NOISE, student.image_size, student.image_size, 3)
@@ -128,7 +128,7 @@ def _calibration(student: LoadedClip, folder: Path) -> Calibration:
 
 
 def milliseconds(path: Path, image_size: int) -> float:
-    """Return the median time of one decoded picture, on one thread. Raises VerificationError."""
+    """Return the median time for one decoded picture on one thread. Raises VerificationError."""
     from tinyclip_export.verification.embeddings import TowerFiles
     from tinyclip_export.verification.latency import interleaved_ms
 

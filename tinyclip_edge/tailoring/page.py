@@ -1,4 +1,4 @@
-"""The page and the picture of a tailoring: answers against megabytes and milliseconds."""
+"""The page and the plot of a tailoring: agreement against megabytes and milliseconds."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HEAD = ("", "", "shape or model", "MB", "ms", "steps", "teacher's labels, %", "r
 
 
 def write_page(report: TailorReport, path: Path) -> None:
-    """Write the HTML page. Raises DataError when the disk refuses."""
+    """Write the HTML page. Raises DataError if it cannot be written."""
     body = [
         section(
             "compared",
@@ -52,7 +52,7 @@ def write_page(report: TailorReport, path: Path) -> None:
 
 
 def budget_figures(report: TailorReport) -> list[Safe]:
-    """Return the answers against megabytes, and against milliseconds."""
+    """Return plots of the agreement against megabytes, and against milliseconds."""
     return [
         scatter("sizes", "Megabytes", spots(report, "mb"), SIZES),
         scatter("times", "Milliseconds", spots(report, "ms"), TIMES),
@@ -62,19 +62,19 @@ def budget_figures(report: TailorReport) -> list[Safe]:
 def budget_line(report: TailorReport) -> str:
     """Return the budget, and what the line of a plot means."""
     return (
-        f"Budget: {report.max_mb:g} MB and {report.max_ms:g} ms. A grey line joins the models that "
-        "no other one is better and cheaper than."
+        f"Budget: {report.max_mb:g} MB and {report.max_ms:g} ms. A grey line joins the models for "
+        "which no other one is both better and cheaper."
     )
 
 
 def rows(report: TailorReport) -> list[list[str]]:
-    """Return a row below ``HEAD`` for each model, cheapest first; its letter is on the plots."""
+    """Return a row for each model, cheapest first; the first cell is its label on the plots."""
     labels = _labels(report)
     return [_row(labels[entry.name], entry) for entry in report.ranked()]
 
 
 def write_plot(report: TailorReport, path: Path) -> None:
-    """Write both plots side by side as PNG. Raises DataError when the disk refuses."""
+    """Write both plots side by side as PNG. Raises DataError if it cannot be written."""
 
     def draw(figure: Figure) -> None:
         left, right = figure.subplots(1, 2)
@@ -85,7 +85,7 @@ def write_plot(report: TailorReport, path: Path) -> None:
 
 
 def spots(report: TailorReport, axis: str) -> list[Spot]:
-    """Return the evaluated models over ``mb`` or ``ms``, by number; the winner is larger."""
+    """Return the evaluated models over ``mb`` or ``ms``, with labels; the winner is larger."""
     labels = _labels(report)
     return [
         Spot(

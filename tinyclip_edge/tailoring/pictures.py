@@ -1,4 +1,4 @@
-"""The pictures of a folder as they were when a tailoring began."""
+"""The pictures of a folder at the beginning of a tailoring."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class PictureList:
-    """Readable pictures in the order of their names, and the paths of others."""
+    """Readable pictures in the order of their names, and the paths of unreadable ones."""
 
     folder: str
     pictures: tuple[Picture, ...]
@@ -45,7 +45,7 @@ class PictureList:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> PictureList:
-        """Return what ``as_dict`` has written."""
+        """Return the list that ``as_dict`` wrote."""
         pictures = tuple(Picture(*row) for row in plain["pictures"])
         return cls(plain["folder"], pictures, tuple(plain["unreadable"]))
 
@@ -55,7 +55,7 @@ class PictureList:
         return PictureList(self.folder, pictures, (*self.unreadable, *paths))
 
     def check_readable(self) -> None:
-        """Raise DataError if more than one per cent cannot be read."""
+        """Raise DataError if more than 1 % cannot be read."""
         total = len(self.pictures) + len(self.unreadable)
         if len(self.unreadable) > BAD_SHARE * total:
             named = ", ".join(self.unreadable[:NAMED])
@@ -66,24 +66,24 @@ class PictureList:
             )
 
     def check_unchanged(self) -> None:
-        """Raise DataError if a picture is gone or was written since it was listed.
+        """Raise DataError if a picture was deleted or changed since it was listed.
 
-        New files in the folder are no part of the list, and do not matter.
+        New files in the folder are ignored.
         """
         changed = [p.path for p in self.pictures if _state(p.path) != (p.size, p.modified)]
         if changed:
             raise DataError(
-                f"{self.folder} has changed since its pictures were listed: {changed[0]} is gone, "
-                f"or another file ({len(changed):,} of {len(self.pictures):,} are); put them "
-                "back, or start again with another --work"
+                f"{self.folder}: {len(changed):,} of {len(self.pictures):,} pictures were deleted "
+                f"or changed since they were listed, the first {changed[0]}; restore them, or "
+                "start again with another --work"
             )
 
 
 def list_pictures(folder: Path, progress: Callable[[int, int], None] | None = None) -> PictureList:
     """Read all files of a folder once, for their digests.
 
-    ``progress`` is called with the files done and their number. Raises DataError if more than one
-    per cent are no pictures.
+    ``progress`` is called with the number of finished files and of all files. Raises DataError if
+    more than 1 % cannot be read as pictures.
     """
     paths = folder_pictures([folder])
     pictures, unreadable = [], []

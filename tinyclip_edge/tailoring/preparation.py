@@ -1,4 +1,4 @@
-"""From a folder to two tables: pictures to learn from and held-out ones, with the teacher's view.
+"""From a folder to two tables: training pictures, and held-out ones with the teacher's labels.
 
 N pictures, C labels.
 """
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 FEATURES = "pictures.npz"
-JUDGED = 1000  # held-out pictures at most, evenly spaced
+JUDGED = 1000  # maximum number of held-out pictures that are used, evenly spaced
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +42,9 @@ class Prepared:
 
     train: int  # number of pictures
     held_out: tuple[str, ...]  # paths
-    probabilities: npt.NDArray[np.float64]  # of the teacher [N, C], of the held-out pictures
-    bias: float | None  # of the teacher's sigmoid, which its students have too
-    targets: list[int] | None  # true labels of those, where folders name them
+    probabilities: npt.NDArray[np.float64]  # the teacher's for the held-out pictures [N, C]
+    bias: float | None  # of the teacher's sigmoid, also used for its students
+    targets: list[int] | None  # true labels of the held-out pictures, if folders name them
     notes: tuple[str, ...]
 
 
@@ -58,7 +58,8 @@ def prepare(
 ) -> Prepared:
     """Encode all pictures, split them, and write tables and the feature cache of the runs.
 
-    What an earlier call has encoded is read. ``config``: of any run. Raises DataError.
+    Features that an earlier call computed are read. ``config`` is that of any run. Raises
+    DataError.
     """
     from tinyclip_edge.train.accelerator import make_accelerator
     from tinyclip_edge.train.builder import make_teacher
@@ -113,7 +114,7 @@ def _encoded(
         teacher, [picture.path for picture in listed.pictures], workers=workers
     )
     if not np.isfinite(pictures.rows).all():
-        raise DataError("the teacher's features of a picture are no numbers; use another teacher")
+        raise DataError("the teacher's features of a picture are not finite; use another teacher")
     pictures.save(path)
     return pictures
 
@@ -125,7 +126,7 @@ def _write_tables(
     chosen: npt.NDArray[np.bool_],
     probabilities: Features | npt.NDArray[np.float64],
 ) -> None:
-    """Write pictures to learn from, held-out ones with the teacher's labels, and all texts."""
+    """Write training pictures, held-out ones with the teacher's labels, and all texts."""
     rows = [{"image": pictures.paths[row]} for row in np.flatnonzero(~chosen)]
     work.write_rows(work.train, rows)
     prompts = [request.templates[0].replace("{}", label) for label in request.labels]
@@ -153,7 +154,7 @@ def _notes(
         alike = sum(map(len, groups))
         lines.append(
             f"{alike:,} pictures are nearly the same as others; each of their {len(groups):,} "
-            "groups is on one side"
+            "groups is either held out or not"
         )
     unreadable = (*listed.unreadable, *pictures.unreadable)
     if unreadable:

@@ -10,8 +10,8 @@ from tinyclip_edge.tailoring.request import TailorRequest
 from tinyclip_edge.tailoring.shapes import ImageShape, TeacherTower
 from tinyclip_edge.tailoring.work import WorkFolder
 
-BATCH = 128  # pictures a step, at most
-CALIBRATION = 256  # pictures on which importance is measured, at most
+BATCH = 128  # maximum number of pictures per step
+CALIBRATION = 256  # maximum number of pictures on which importance is measured
 SAVE_EVERY = 100  # steps
 
 
@@ -24,10 +24,10 @@ def run_config(
     pictures: int,
     steps: int,
 ) -> RunConfig:
-    """Return the run of one shape over so many training pictures.
+    """Return the run of one shape on a number of training pictures.
 
-    The text tower is the teacher's, whole and untrained, so that labels stay where the teacher has
-    them and only the pictures are learnt.
+    The text tower is the teacher's, frozen, so that the embeddings of labels stay the same and only
+    pictures are learnt.
     """
     values: Mapping[str, Any] = {
         "name": shape.name,

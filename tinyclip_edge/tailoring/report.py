@@ -20,7 +20,7 @@ TEACHER, GENERAL, BUNDLE = "teacher", "general", "bundle"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One model: its cost on this machine, and its answers on the held-out pictures."""
+    """One model: its cost on this machine, and its agreement on the held-out pictures."""
 
     name: str
     kind: str  # teacher, general, candidate or bundle
@@ -28,24 +28,24 @@ class Entry:
     mb: float
     ms: float
     steps: int | None = None
-    agreement: Agreement | None = None  # None before it was evaluated
+    agreement: Agreement | None = None  # None before its evaluation
 
     @property
     def top1(self) -> float | None:
-        """Share of the teacher's labels, the teacher's own being 1."""
+        """Share of pictures with the teacher's label; 1 for the teacher itself."""
         if self.kind == TEACHER:
             return 1.0
         return None if self.agreement is None else self.agreement.top1
 
     @property
     def accuracy(self) -> float | None:
-        """Share of the true labels, where folders name them."""
+        """Share of pictures with the true label, if folders name it."""
         return None if self.agreement is None else self.agreement.accuracy
 
 
 @dataclass(frozen=True, slots=True)
 class ExportedFiles:
-    """What a device opens of the bundle: bytes by path, and milliseconds of a picture."""
+    """The files of a bundle that a device opens: bytes by path, and milliseconds per picture."""
 
     files: dict[str, int]
     ms: float
@@ -72,7 +72,7 @@ class TailorReport(NotebookReport):
     held_out: int
     entries: tuple[Entry, ...]
     notes: tuple[str, ...] = ()
-    commands: tuple[str, ...] = field(default=())  # that do the same by hand
+    commands: tuple[str, ...] = field(default=())  # to do the same by hand
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -81,7 +81,7 @@ class TailorReport(NotebookReport):
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> TailorReport:
-        """Return what ``as_dict`` has written; KeyError, TypeError or ValueError for else."""
+        """Return the report that ``as_dict`` wrote; else KeyError, TypeError or ValueError."""
         return cls(
             bundle=Path(plain["bundle"]),
             ship=_lines(plain["ship"]),

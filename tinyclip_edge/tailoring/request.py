@@ -29,7 +29,7 @@ class TailorRequest:
     max_ms: float = 5.0
     minutes: float = 20.0
     candidates: int = 8
-    larger_patches: bool = False  # tried beside the teacher's
+    larger_patches: bool = False  # also tried, beside the teacher's
     form: str = CLASSIFIER
     general: str | None = None  # MODEL to compare with
     seed: int = 0
@@ -91,14 +91,14 @@ def _check_labels(request: TailorRequest, file: str | Path) -> None:
     check_labels(labels)
     if len(labels) < 2:
         raise DataError(
-            f"labels file {file} has one label, {labels[0]!r}: every picture would have it; name "
-            "what the pictures have to be told apart from"
+            f"labels file {file} has one label, {labels[0]!r}, so every picture would get it; add "
+            "labels to distinguish it from"
         )
     request.prompts  # noqa: B018 - raises for templates without {}
 
 
 def check_numbers(request: TailorRequest) -> None:
-    """Raise ConfigError for a form that there is none of, and for numbers that are not above 0."""
+    """Raise ConfigError for an unknown form, and for numbers that are not above 0."""
     if request.form not in FORMS:
         raise ConfigError(f"form {request.form!r} is neither {' nor '.join(FORMS)}")
     for name in ("max_mb", "max_ms", "minutes", "candidates"):

@@ -1,4 +1,4 @@
-"""Shapes of open_clip's ResNet: four stages of bottlenecks, twice as wide from one to the next."""
+"""Shapes of open_clip's ResNet: four stages of bottlenecks, each twice as wide as the last."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tinyclip_edge.tailoring.shapes import ImageShape, Products, TeacherTower
 
 @dataclass(frozen=True, slots=True)
 class TeacherResNet(TeacherTower):
-    """A ResNet with attention pool."""
+    """A ResNet with an attention pool."""
 
     @classmethod
     def of(cls, teacher: LoadedClip, shape: ClipShape) -> TeacherResNet:
-        """Return the tower of a teacher; widths are whole heads of the pool, and even."""
+        """Return the tower of a teacher; widths are even and whole heads of the pool."""
         image = shape.image
         of_heads = image.head_width // math.gcd(image.head_width, RESNET_GROWTH)
         return cls(
@@ -31,7 +31,7 @@ class TeacherResNet(TeacherTower):
         )
 
     def settings(self, shape: ImageShape) -> dict[str, Any]:
-        """Return vision_cfg of a student: what differs from the teacher's."""
+        """Return a student's vision_cfg: what differs from the teacher's."""
         return self.changed(
             shape, layers=list(shape.layers), width=shape.width, image_size=shape.image_size
         )
@@ -45,12 +45,12 @@ class TeacherResNet(TeacherTower):
         for stage, blocks in enumerate(shape.layers):
             outer, before = 4 * inner, side**2
             side = side // 2 if stage else side
-            # The first block is reduced by its second convolution's pool, before the third.
+            # The first block pools after its second convolution, before the third.
             yield Products(incoming * inner + 9 * inner**2, before)
             yield Products(outer * inner + incoming * outer, side**2)
             yield Products((blocks - 1) * (2 * outer * inner + 9 * inner**2), side**2)
             incoming, inner = outer, 2 * inner
         positions = side**2 + 1
         yield Products(positions * incoming, 0)
-        yield Products(2 * incoming**2, positions)  # keys and values, of one query
+        yield Products(2 * incoming**2, positions)  # keys and values for one query
         yield Products(incoming**2 + incoming * self.embed_dim, 1, 2 * positions * incoming)

@@ -1,11 +1,11 @@
-"""Successive halving: equal time a rung, equal steps for all in it, the better half goes on."""
+"""Successive halving: rungs of equal time, equal steps within one, the better half continues."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
 
-PILOT_STEPS = 4  # of every candidate before the first rung: they measure its speed
+PILOT_STEPS = 4  # of every candidate before the first rung, to measure its speed
 
 
 def rung_sizes(count: int) -> list[int]:
@@ -17,10 +17,10 @@ def rung_sizes(count: int) -> list[int]:
 
 
 def rung_steps(seconds: float, rungs: int, step_seconds: Collection[float]) -> int:
-    """Return the steps that each candidate of a rung takes, one at least.
+    """Return the number of steps for each candidate of a rung, at least one.
 
-    ``seconds`` are left for this rung and all later ones, ``rungs`` in number; the candidates take
-    ``step_seconds`` a step, one after the other.
+    ``seconds`` are left for ``rungs`` rungs, this one included; the candidates train one after the
+    other and need ``step_seconds`` per step.
     """
     return max(1, int(seconds / rungs / sum(step_seconds)))
 
@@ -33,8 +33,8 @@ def survivors(
 ) -> list[str]:
     """Return the ``count`` names with the highest scores, in the order of ``names``.
 
-    Of equal scores the one that is lower in the first of ``ties`` in which they differ survives. A
-    score that is no number is the lowest.
+    Equal scores are ranked by the first of ``ties`` in which they differ, lower values first. NaN
+    is the lowest score.
     """
 
     def rank(name: str) -> tuple[float, ...]:

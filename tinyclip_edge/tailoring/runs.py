@@ -30,9 +30,9 @@ class CandidateRuns:
     evaluate: Callable[[Path], Agreement]
 
     def train(self, name: str, steps: int) -> float:
-        """Train a candidate until it has taken ``steps`` steps; return seconds a step.
+        """Train a candidate until it has taken ``steps`` steps; return seconds per step.
 
-        Raises InterruptedRun, once a checkpoint is written, and what ``distill`` raises.
+        Raises InterruptedRun, once a checkpoint is written, and the errors of ``distill``.
         """
         config, folder = self.configure(name, steps), self.work.runs / name
         self.work.configurations.mkdir(exist_ok=True)
@@ -42,7 +42,7 @@ class CandidateRuns:
         try:
             distill(config, folder, resume=begun, observer=Silent(), report=False)
         except InterruptedRun:
-            raise InterruptedRun(f"stopped after a checkpoint; go on: {AGAIN}") from None
+            raise InterruptedRun(f"stopped after a checkpoint; continue with {AGAIN}") from None
         return seconds_a_step(folder / "events.jsonl", config.optim.batch_size)
 
     def score(self, name: str) -> Agreement:
@@ -51,7 +51,7 @@ class CandidateRuns:
 
 
 def seconds_a_step(events: Path, batch: int) -> float:
-    """Return the median time of the latest steps of a run, its first step left out."""
+    """Return the median time of the latest steps of a run, without its first step."""
     speeds = [
         event["samples_per_s"]
         for event in iterate_events(events)

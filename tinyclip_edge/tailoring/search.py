@@ -16,16 +16,16 @@ from tinyclip_edge.tailoring.request import TOWERS, TailorRequest
 from tinyclip_edge.tailoring.shapes import ImageShape, TeacherTower
 from tinyclip_edge.units import size
 
-COPIES = 7  # of a student's weights: two checkpoints with AdamW's moments, the student, its best
+COPIES = 7  # of a student's weights: two checkpoints with AdamW's moments, student, best student
 
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Shapes with their costs on this machine, the largest first; the teacher beside."""
+    """Shapes with their costs on this machine, the largest first, and the teacher's cost."""
 
     costs: Mapping[ImageShape, Cost]
     teacher: Cost
-    trims: bool  # whether the tokenizer can be cut to the texts
+    trims: bool  # whether the tokenizer can be trimmed to the texts
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -34,7 +34,7 @@ class Candidates:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Candidates:
-        """Return what ``as_dict`` has written."""
+        """Return the candidates that ``as_dict`` wrote."""
         costs = {
             ImageShape.from_dict(row["shape"]): Cost(row["mb"], row["ms"])
             for row in plain["candidates"]
@@ -50,7 +50,7 @@ def find_candidates(
 ) -> Candidates:
     """Measure shapes on this machine and return those inside the budget.
 
-    Raises ConfigError, which names the nearest budget, where there is none.
+    Raises ConfigError, which names the nearest reachable budget, if there is none.
     """
     budget = Budget(request.max_mb, request.max_ms)
     say(f"shapes are measured on this machine, for {budget.mb:g} MB and {budget.ms:g} ms")

@@ -1,6 +1,6 @@
-"""Shapes of image towers that a teacher's can shrink to: depth, width, neurons, image size, patch.
+"""Shapes to which a teacher's image tower can shrink: depth, width, neurons, image size, patch.
 
-A kind of tower is one TeacherTower, which says what of it can be cut and what a shape has.
+Each kind of tower has a TeacherTower, which defines what can be cut and what a shape contains.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class ImageShape:
     width: int  # channels of the first stage
     mlp_ratio: float  # neurons of a feed-forward block over its width; 0: there are none
     image_size: int  # pixels
-    patch: int = 0  # pixels, where it is not the teacher's
+    patch: int = 0  # pixels; 0: the teacher's
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> ImageShape:
-        """Return the shape of JSON values."""
+        """Return the shape from JSON values."""
         return cls(**{**plain, "layers": tuple(plain["layers"])})
 
     @property
@@ -51,7 +51,7 @@ class ImageShape:
         return f"{layers} layers, width {self.width}{neurons}, {self.image_size} pixels{patch}"
 
     def covers(self, other: ImageShape) -> bool:
-        """Whether this shape is at least as large as another one in everything."""
+        """Whether this shape is at least as large as another one in every respect."""
         return (
             all(ours >= theirs for ours, theirs in zip(self.layers, other.layers, strict=True))
             and self.width >= other.width
@@ -62,7 +62,7 @@ class ImageShape:
 
 
 class Products(NamedTuple):
-    """Weights of a tower that are multiplied with each of so many positions."""
+    """A tower's weights that are multiplied with each of ``positions`` positions."""
 
     weights: int
     positions: int
@@ -71,28 +71,28 @@ class Products(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TeacherTower(ABC):
-    """What the shapes are shares of."""
+    """A teacher's image tower, from which the shapes of students derive."""
 
     shape: ImageShape
     embed_dim: int
     width_unit: int  # channels that are cut together; 0: the width stays
-    stride: int  # pixels of the picture's side to a position
-    larger_patches: tuple[int, ...] = ()  # pixels of those that are tried beside the teacher's
+    stride: int  # pixels per position along a side of the picture
+    larger_patches: tuple[int, ...] = ()  # sizes in pixels that are tried beside the teacher's
 
     @abstractmethod
     def settings(self, shape: ImageShape) -> dict[str, Any]:
-        """Return vision_cfg of a student: what differs from the teacher's."""
+        """Return a student's vision_cfg: what differs from the teacher's."""
 
     @abstractmethod
     def products(self, shape: ImageShape) -> Iterator[Products]:
-        """Yield the matrices of a shape, those that are the same in all shapes left out."""
+        """Yield the matrices of a shape, without those that are the same in all shapes."""
 
     def shapes(self) -> list[ImageShape]:
-        """Return all shapes in descending order; those of the teacher's sizes are the first.
+        """Return all shapes in descending order, starting with those of the teacher's sizes.
 
         Widths are whole units, image sizes whole strides, and all stages lose the same share of
-        their blocks; TinyCLIP found that layers are the cheapest to lose, so no axis is left out,
-        and each has at most five values.
+        their blocks. Depth is cut as well, as TinyCLIP found layers the cheapest to lose. Each axis
+        has at most five values.
         """
         whole = self.shape
         depths = {tuple(max(1, int(b * share)) for b in whole.layers) for share in SHARES}
@@ -113,7 +113,7 @@ class TeacherTower(ABC):
         return [shape for shape in self.shapes() if last.covers(shape)]
 
     def parameters(self, shape: ImageShape) -> int:
-        """Return the weights of a shape: matrices, positions, projection."""
+        """Return the number of weights of a shape: matrices, positions, projection."""
         return sum(each.weights for each in self.products(shape))
 
     def macs(self, shape: ImageShape) -> int:
@@ -121,7 +121,7 @@ class TeacherTower(ABC):
         return sum(each.weights * each.positions + each.attended for each in self.products(shape))
 
     def changed(self, shape: ImageShape, **values: object) -> dict[str, Any]:
-        """Return those of a shape's ``values``, by their names, that differ from the teacher's."""
+        """Return the ``values`` of a shape, by name, that differ from the teacher's."""
         whole = self.shape
         return {key: v for key, v in values.items() if getattr(shape, key) != getattr(whole, key)}
 
@@ -137,7 +137,7 @@ def maximal(shapes: Iterable[ImageShape]) -> list[ImageShape]:
 
 
 def spread(shapes: Sequence[ImageShape], count: int) -> list[ImageShape]:
-    """Return at most ``count`` shapes, evenly spaced, the first and the last among them."""
+    """Return at most ``count`` shapes, evenly spaced, including the first and the last."""
     if len(shapes) <= count:
         return list(shapes)
     if count == 1:
@@ -146,5 +146,5 @@ def spread(shapes: Sequence[ImageShape], count: int) -> list[ImageShape]:
 
 
 def multiples(whole: int, shares: Sequence[float], unit: int) -> list[int]:
-    """Return shares of a size, rounded down to whole units, of which there is one at least."""
+    """Return shares of a size, rounded down to whole units, but at least one unit."""
     return sorted({max(1, int(whole * share) // unit) * unit for share in shares}, reverse=True)

@@ -1,4 +1,4 @@
-"""The pictures that a student is measured on, which it never sees: fixed by their content."""
+"""The pictures on which a student is measured and never trained, chosen by their content."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 HELD_OUT = 0.2  # share of the pictures
 FEWEST_HELD_OUT = 8
 LARGEST_SHARE = 0.5
-_LEADING = 16  # hexadecimal digits of a digest that decide
+_LEADING = 16  # hexadecimal digits of a digest that are compared
 
 
 def held_out(
@@ -19,10 +19,10 @@ def held_out(
     """Return which of N pictures are held out, ``[N]``.
 
     ``digests`` are SHA-256 of the files in hexadecimal, ``groups`` the indices of pictures that are
-    nearly the same; a group, or a picture of its own, is held out if its smallest digest is within
-    the first ``share`` of all digests, so that neither names nor other pictures matter. Where that
-    leaves fewer than 8, those with the next digests are added, and a group that would take more
-    than half of the pictures is left to the training.
+    nearly the same. A group, or a single picture, is held out if its smallest digest is within the
+    first ``share`` of all possible digests, so that neither names nor other pictures matter. If
+    that leaves fewer than 8, those with the next digests are added. A group with which more than
+    half of the pictures would be held out stays in the training.
     """
     units = _units(digests, groups)
     chosen = np.zeros(len(digests), dtype=np.bool_)
@@ -37,7 +37,7 @@ def held_out(
 
 
 def _units(digests: Sequence[str], groups: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Return the groups, files of the same content joined, and every other picture alone."""
+    """Return groups, with files of the same content joined, and all other pictures singly."""
     leader = list(range(len(digests)))
 
     def first(index: int) -> int:

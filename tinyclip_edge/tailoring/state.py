@@ -32,5 +32,5 @@ class Tailoring:
         )
 
     def shape(self, name: str) -> ImageShape:
-        """Return the candidate of a name."""
+        """Return the candidate with a name."""
         return next(shape for shape in self.candidates.costs if shape.name == name)

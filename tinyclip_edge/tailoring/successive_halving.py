@@ -1,7 +1,7 @@
-"""The candidates' training by successive halving, each in a run folder of its own.
+"""Training of candidates by successive halving, each in a run folder of its own.
 
-What each rung has measured is recorded after every candidate, so that a killed training goes on
-with the candidate it was at, from that one's last checkpoint.
+Results are recorded after every candidate, so that a killed training continues with the candidate
+that was being trained, from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ class Trainer(Protocol):
     """Trains and evaluates candidates by name."""
 
     def train(self, name: str, steps: int) -> float:
-        """Train a candidate until it has taken ``steps`` steps; return seconds a step."""
+        """Train a candidate until it has taken ``steps`` steps; return seconds per step."""
 
     def score(self, name: str) -> Agreement:
-        """Return how well a candidate, as it is now, agrees with the teacher."""
+        """Return how well a candidate's current student agrees with the teacher."""
 
 
 @dataclass(slots=True)
@@ -33,7 +33,7 @@ class Rung:
     """One round: its candidates, their last step, and their results."""
 
     names: list[str]
-    steps: int  # of each candidate since its start
+    steps: int  # of each candidate at the end of the rung, from its start
     scores: dict[str, dict[str, Any]] = field(default_factory=dict)
     step_seconds: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -49,7 +49,7 @@ class SuccessiveHalving:
 
     @property
     def spent(self) -> float:
-        """Seconds so far, of all calls together."""
+        """Seconds so far, over all calls."""
         return sum(sum(rung.seconds.values()) for rung in self.rungs)
 
     @property
@@ -75,7 +75,7 @@ class SuccessiveHalving:
         return {"rungs": [asdict(rung) for rung in self.rungs]}
 
     def restore(self, record: Mapping[str, Any]) -> None:
-        """Take over the rungs of an earlier call."""
+        """Restore the rungs of an earlier call."""
         self.rungs = [Rung(**rung) for rung in record["rungs"]]
 
     def run(
@@ -134,7 +134,7 @@ class SuccessiveHalving:
         return Rung(names, before.steps + added)
 
     def _best(self, rung: Rung, count: int) -> list[str]:
-        """Return those that agree most with the teacher; equal ones by KL, then by bytes."""
+        """Return those that agree most with the teacher; ties are broken by KL, then by bytes."""
         tops, divergences = (
             {name: score[key] for name, score in rung.scores.items()} for key in ("top1", "kl")
         )

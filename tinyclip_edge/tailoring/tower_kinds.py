@@ -29,10 +29,10 @@ KINDS: Mapping[str, Kind] = {
 
 
 def teacher_tower(teacher: LoadedClip, *, larger_patches: bool = False) -> TeacherTower:
-    """Return what shapes of students are shares of.
+    """Return the teacher's tower, from which the shapes of students derive.
 
-    ``larger_patches`` are tried too, where there are patches. Raises ModelError for a tower from
-    which students do not inherit.
+    ``larger_patches`` are tried too, if the tower has patches. Raises ModelError for a tower from
+    which students cannot inherit.
     """
     try:
         shape = ClipShape.of(teacher.model.state_dict(), head_widths(teacher), towers=("image",))

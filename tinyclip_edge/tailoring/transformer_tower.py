@@ -1,4 +1,4 @@
-"""Shapes of vision transformers, of open_clip's and of timm's."""
+"""Shapes of vision transformers, both open_clip's and timm's."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ PATCH_SHARES = (1.5, 2.0)  # of the teacher's patch
 
 @dataclass(frozen=True, slots=True)
 class TeacherTransformer(TeacherTower):
-    """A vision transformer: its stride is its patch."""
+    """A vision transformer, whose stride is its patch size."""
 
     @classmethod
     def of(cls, teacher: LoadedClip, shape: ClipShape) -> TeacherTransformer:
-        """Return the tower of a teacher; one whose stem is convolutions keeps these.
+        """Return the tower of a teacher; a convolutional stem, and with it the width, is kept.
 
-        Widths are whole heads, of the tower's attention pool too.
+        Widths are whole heads of the blocks and of an attention pool.
         """
         image = shape.image
         heads, patch = (image.head_width, *_pool_widths(shape)), shape.patch
@@ -40,7 +40,7 @@ class TeacherTransformer(TeacherTower):
         )
 
     def settings(self, shape: ImageShape) -> dict[str, Any]:
-        """Return vision_cfg of a student: what differs from the teacher's."""
+        """Return a student's vision_cfg: what differs from the teacher's."""
         patch = {"patch_size": shape.patch} if shape.patch else {}
         return patch | self.changed(
             shape,
@@ -64,6 +64,6 @@ class TeacherTransformer(TeacherTower):
 
 
 def _pool_widths(shape: ClipShape) -> tuple[int, ...]:
-    """Return the width of the pool's heads, where the pool is as wide as the tower."""
+    """Return the width of the pool's heads if the pool is as wide as the tower; else nothing."""
     pooled = shape.image.pool_head_width > 0 and shape.image.kind != POOLED_VIT.name
     return (shape.image.pool_head_width,) if pooled else ()

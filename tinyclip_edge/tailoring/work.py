@@ -24,25 +24,25 @@ from tinyclip_edge.json_text import read_json_table
 Parsed = TypeVar("Parsed")
 
 RUNS = Path("runs")
-PREFIX = "tailor-"  # of the folder in it, before the bundle's name
+PREFIX = "tailor-"  # of a folder in it, before the bundle's name
 REQUEST = "request"
 TRAINING = "training"  # record of the training
-EXPORT = "export"  # record of the bundle, begun before it is
+EXPORT = "export"  # record of the bundle, written before the bundle
 REPORT = "report"  # record of a finished tailoring
-FREE = ("out", "minutes", "general")  # what may differ when a tailoring goes on
+FREE = ("out", "minutes", "general")  # may differ when a tailoring is resumed
 VERSION = 2
 OWN = (LOCK, "pictures.json", "candidates.json")  # left by a call that was killed at its start
 
 
 @dataclass(frozen=True, slots=True)
 class WorkFolder:
-    """JSON records by name, tables of pictures, the teacher's features, and a run a candidate."""
+    """JSON records by name, tables of pictures, the teacher's features, and a run per candidate."""
 
     path: Path
 
     @classmethod
     def of(cls, bundle: Path) -> WorkFolder:
-        """Return the folder of a bundle's tailoring where none was chosen."""
+        """Return the default folder for a bundle's tailoring."""
         return cls(RUNS / f"{PREFIX}{bundle.name}")
 
     @classmethod
@@ -77,18 +77,18 @@ class WorkFolder:
         return self.path / "held-out.jsonl"
 
     def lines(self, name: str) -> Path:
-        """Return the path of a file of texts, one a line."""
+        """Return the path of a file of texts, one per line."""
         return self.path / f"{name}.txt"
 
     def read(self, name: str) -> dict[str, Any] | None:
-        """Return a record, None before it is written; DataError for a damaged one."""
+        """Return a record, None before it is written. Raises DataError if it is damaged."""
         path = self.path / f"{name}.json"
         return read_json_table(path, DataError) if path.is_file() else None
 
     def parsed(self, name: str, parse: Callable[[Mapping[str, Any]], Parsed]) -> Parsed | None:
-        """Return a record as ``parse`` makes it, None before it is written.
+        """Return a record as parsed by ``parse``; None before it is written.
 
-        Raises DataError for a record that was not written here.
+        Raises DataError for a record that cannot be parsed.
         """
         record = self.read(name)
         try:
@@ -100,7 +100,7 @@ class WorkFolder:
             ) from None
 
     def write(self, name: str, record: Mapping[str, Any]) -> None:
-        """Write a record. Raises DataError when the disk refuses."""
+        """Write a record. Raises DataError if it cannot be written."""
         with file_written_aside(self.path / f"{name}.json") as file:
             file.write((json.dumps(record, indent=1) + "\n").encode())
 
@@ -110,12 +110,12 @@ class WorkFolder:
             file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
 
     def write_lines(self, path: Path, lines: list[str]) -> None:
-        """Write texts, one a line."""
+        """Write texts, one per line."""
         with file_written_aside(path) as file:
             file.write("".join(f"{line}\n" for line in lines).encode())
 
     def check(self, request: Mapping[str, Any], *, resume: bool) -> None:
-        """Raise ConfigError unless a tailoring of this request can begin, or go on, here."""
+        """Raise ConfigError unless a tailoring of this request can begin or continue here."""
         if self.path.exists() and not self.path.is_dir():
             raise ConfigError(f"{self.path} is a file; choose another --work")
         begun = (self.path / f"{REQUEST}.json").is_file()
@@ -134,9 +134,12 @@ class WorkFolder:
             return
         before = self.read(REQUEST) if begun else None
         if before is None:
-            raise ConfigError(f"nothing to go on with in {self.path}; leave out --resume")
+            raise ConfigError(f"{self.path} has no work to resume; leave out --resume")
         if before.get("version") != VERSION:
-            raise ConfigError(f"{self.path} is of another version; leave out --resume")
+            raise ConfigError(
+                f"{self.path} was written by another version; choose another --work, and leave out "
+                "--resume"
+            )
         changed = [
             key for key, value in request.items() if key not in FREE and before.get(key) != value
         ]
@@ -148,9 +151,9 @@ class WorkFolder:
 
     @contextmanager
     def held(self, request: Mapping[str, Any], *, resume: bool) -> Iterator[None]:
-        """Lock the folder in the block; remove a new one if the block refuses before any training.
+        """Lock the folder in the block; remove a new one if the block fails before any training.
 
-        Raises as ``check`` does, and TinyClipError if another process works there.
+        Raises the errors of ``check``, and TinyClipError if another process works there.
         """
         self.check(request, resume=resume)
         existed = self.path.exists()
