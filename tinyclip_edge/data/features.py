@@ -139,7 +139,7 @@ class TeacherFeatures:
         self._stored_rows[path] = self.filled
 
     def load(self, path: Path) -> str | None:
-        """Load the rows of a file; return what is wrong with it if that is impossible."""
+        """Load the rows of a file; return the reason if that is impossible."""
         if not path.is_file():
             return "are missing"
         try:

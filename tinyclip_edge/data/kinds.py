@@ -40,5 +40,5 @@ def _kind_of_text(head: bytes) -> str | None:
     if text.startswith(("{", "[")):
         return "JSON; captions in JSON can be read only from a local .jsonl table or COCO's .json"
     if text.startswith("<"):
-        return "HTML or XML, perhaps a server's answer"
+        return "HTML or XML, perhaps an error page from a server"
     return "text; a table of image paths and captions must be a local .csv, .tsv or .jsonl"

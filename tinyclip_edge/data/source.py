@@ -88,7 +88,7 @@ class PairSource:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of what determines the order of a stream, without the pairs themselves."""
+        """Hash of the fingerprints of parts and texts, which determine the order of a stream."""
         lines = [part.fingerprint for part in self.parts]
         if self.texts is not None:
             lines.append(self.texts.fingerprint)

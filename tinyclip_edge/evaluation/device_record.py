@@ -37,7 +37,7 @@ class DeviceFacts(Section):
     kind: Literal["computer", "browser"] = Field(description="Where the towers ran.")
     model: DeviceText | None = Field(description="The device, as its firmware names it.")
     processor: DeviceText | None = Field(description="The processor, as it names itself.")
-    architecture: Word | None = Field(description="Such as x86_64 or aarch64.")
+    architecture: Word | None = Field(description="For example x86_64 or aarch64.")
     system: DeviceText = Field(description="Operating system, without version.")
     cores: Annotated[int, Field(ge=1, le=4096)] = Field(description="Logical cores.")
     memory_mb: Megabytes | None = Field(description="Memory, in 10^6 bytes.")

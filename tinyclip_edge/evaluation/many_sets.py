@@ -93,7 +93,7 @@ def rank_models(
 
 
 def _task(evaluation_data: EvalSet, task: str) -> str:
-    """Return what is measured on a set. Raises DataError for zero-shot with one class."""
+    """Return the task for a set. Raises DataError for zero-shot with one class."""
     chosen = task if task != AUTO else ZERO_SHOT if evaluation_data.classes else RETRIEVAL
     if chosen == ZERO_SHOT:
         require_classes(evaluation_data)

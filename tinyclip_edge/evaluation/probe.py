@@ -41,7 +41,7 @@ def measure(started: float, **model: Any) -> dict[str, Any]:  # noqa: ANN401 - o
 
 
 def peak_megabytes() -> float | None:
-    """Return the peak resident memory of the process in 10^6 bytes; None where it is unknown."""
+    """Return the peak resident memory of the process in 10^6 bytes; None if it is unknown."""
     try:
         # Not getrusage: on Linux its peak includes that of the parent process.
         for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():

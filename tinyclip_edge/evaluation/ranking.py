@@ -49,7 +49,7 @@ def any_hit_at(
         miss_probability *= np.where(
             rank < free_ranks, np.clip((ties - right_ties - rank) / remaining, 0.0, 1.0), 1.0
         )
-    single = np.clip(free_ranks / ties, 0.0, 1.0)  # exact where one candidate is right
+    single = np.clip(free_ranks / ties, 0.0, 1.0)  # exact if one candidate is right
     probabilities: npt.NDArray[np.float64] = np.where(
         right_ties == 1, single, 1.0 - miss_probability
     )

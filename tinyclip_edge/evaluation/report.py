@@ -112,7 +112,7 @@ def evaluate_model(
 
 
 def shared_captions(evaluation_data: EvalSet) -> list[str]:
-    """Return a note if many captions are shared by several images, as class names are."""
+    """Return a note if many captions are shared by several images, as in labelled sets."""
     texts, _ = evaluation_data.queries()
     times = Counter(texts)
     shared = sum(count for count in times.values() if count > 1) / len(texts)

@@ -57,7 +57,7 @@ def evaluation_set(source: str, *, limit: int | None = None) -> EvalSet:
 def check_set(source: str) -> None:
     """Raise DataError for a set that does not exist, without importing torch or reading it.
 
-    Raises MissingExtraError for a starter set where the starter kit is not installed, and
+    Raises MissingExtraError for a starter set if the starter kit is not installed, and
     ConfigError for a faulty YAML file.
     """
     named = named_pairs(source).source

@@ -128,7 +128,7 @@ class Standings(NotebookReport):
         return standings_tables(self)
 
     def picture(self) -> StandingsPicture:
-        """Return what plots and reports show."""
+        """Return the data that plots and reports show."""
         return StandingsPicture(
             models=tuple(model.name for model in self.models),
             sets=tuple(each.name for each in self.sets),

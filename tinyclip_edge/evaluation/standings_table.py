@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SETS_IN_TABLE = 3  # columns of scores that fit into 80 characters
 _METHODS = {
     "kemeny": "place: in the order that contradicts the sets least (Kemeny)",
-    "borda": f"place: by mean rank (Borda), as there are more than {KEMENY_MODELS} models",
+    "borda": f"place: by mean rank (Borda), because there are more than {KEMENY_MODELS} models",
 }
 
 
@@ -35,7 +35,7 @@ def standings_tables(standings: Standings) -> list[Table]:
 
 
 def ranges(numbers: Sequence[int]) -> str:
-    """Return ascending numbers as ``1, 3-5``; a dash where there are none."""
+    """Return ascending numbers as ``1, 3-5``; a dash if there are none."""
     if not numbers:
         return "–"
     starts = [numbers[0], *(b for a, b in pairwise(numbers) if b != a + 1)]

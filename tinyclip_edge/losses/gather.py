@@ -55,7 +55,7 @@ class _AllReduce(torch.autograd.Function):
 def sum_with_grad(tensor: Tensor) -> Tensor:
     """Return the sum of ``tensor [...]`` over all processes; the identity with one process.
 
-    For losses of which each process computes the part of its own rows of gathered features: if
+    For losses that each process computes only for its own rows of the gathered features: if
     gradients are then averaged over processes, the result equals that of a single process.
     """
     if not _several():

@@ -34,7 +34,7 @@ class InteractiveTerm:
             self.modules = {"interactive_projector": projector}
 
     def __call__(self, batch: EmbeddedBatch) -> TermValue:
-        """Return the loss; where widths differ, projected features are normalised again."""
+        """Return the loss; if widths differ, projected features are normalised again."""
         student = batch.student
         if "interactive_projector" in self.modules:
             image, text = self.modules["interactive_projector"](*student)

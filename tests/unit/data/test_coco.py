@@ -53,7 +53,7 @@ def test_an_id_that_stands_twice_is_a_fault(tmp_path):
     images = [*COCO["images"], {"id": 7, "file_name": "b.png"}]
     path = write(tmp_path / "c", {**COCO, "images": images})
     (path.parent / "a.png").write_bytes(PIXELS)
-    with pytest.raises(DataError, match=r"1 of 3 samples .* image 3 has the id of an earlier"):
+    with pytest.raises(DataError, match=r"1 of 3 samples .* image 3 has the same id as an earlier"):
         open_source(str(path))
 
 
