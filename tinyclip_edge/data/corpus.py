@@ -23,7 +23,7 @@ def corpus_lines(vocab: str) -> tuple[str, ...]:
 
 
 def captions(source: PairSource) -> Iterator[str]:
-    """Yield all captions of the first million pairs, or a source's unpaired texts, if it has any."""
+    """Yield all captions of the first million pairs, or the source's unpaired texts, if any."""
     if source.texts is not None:
         yield from source.texts.lines
         return
