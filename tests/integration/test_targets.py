@@ -78,7 +78,7 @@ def test_check_names_the_target_and_what_it_costs_here(toy_teacher_folder, expor
         result = check(out)
     assert result.passed
     assert result.as_dict()["target"] == "coreml"
-    assert "device coreml, and is open on cpu" in result.as_dict()["misfit"]
+    assert "device coreml, but is open on cpu" in result.as_dict()["misfit"]
 
 
 @pytest.mark.slow

@@ -91,6 +91,6 @@ def test_other_answers_than_recorded_are_refused(bundle, device, tmp_path):
     embeddings["fp32"]["image"] = embeddings["fp32"]["text"]
     path.write_text(json.dumps(manifest))
     with pytest.raises(
-        DeviceError, match=rf"device {device} gives other answers .* \(golden image"
+        DeviceError, match=rf"device {device} computes other embeddings .* \(golden image"
     ):
         EdgeCLIP.load(folder, device=device)

@@ -46,11 +46,11 @@ class Manifest:
     extras: Mapping[str, Any] = field(default_factory=dict)  # files beyond the towers
     inputs: Mapping[str, Any] = field(default_factory=dict)  # fixed batch, padding of texts
     target: Mapping[str, Any] = field(default_factory=dict)  # "name" of the platform it is for
-    tokenizer: Mapping[str, Any] = field(default_factory=dict)  # of another than CLIP's
+    tokenizer: Mapping[str, Any] = field(default_factory=dict)  # settings if it is not CLIP's
     matryoshka: Mapping[str, Any] = field(default_factory=dict)  # "dimensions" of prefixes
-    familiarity: Mapping[str, Any] = field(default_factory=dict)  # of pictures to the training's
-    confidence: Mapping[str, Any] = field(default_factory=dict)  # of answers to some labels
-    logit_bias: float | None = None  # of a model whose labels are judged one by one (SigLIP)
+    familiarity: Mapping[str, Any] = field(default_factory=dict)  # what training pictures are like
+    confidence: Mapping[str, Any] = field(default_factory=dict)  # threshold for some labels
+    logit_bias: float | None = None  # if each label has its own sigmoid (SigLIP)
 
     @classmethod
     def read(cls, folder: str | Path) -> Manifest:
@@ -96,9 +96,9 @@ class Manifest:
         return paths[precision]
 
     def saturates(self, tower: str, precision: str) -> bool:
-        """Whether sums of int8 products overflow where an x86 CPU adds them in 16 bits.
+        """Whether sums of int8 products can overflow on x86 CPUs that add them in 16 bits.
 
-        Such a file runs in the precise mode there, which is slower and correct. Float and
+        There, such a file runs in the precise mode, which is slower but correct. Float and
         weight-only files have no such sums; for others the recipe records ``reduce_range``.
         """
         recipe = self.recipe.get(precision) or {}

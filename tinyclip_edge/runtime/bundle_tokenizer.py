@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def open_tokenizer(path: Path, manifest: Manifest) -> ClipTokenizer | PlainTokenizer:
     """Return a bundle's tokenizer: CLIP's, or the one configured in the manifest.
 
-    Raises BundleError for another model's, ModelError for a damaged file.
+    Raises BundleError for a tokenizer of another model, ModelError for a damaged file.
     """
     tokenizer: ClipTokenizer | PlainTokenizer
     if manifest.tokenizer:

@@ -34,7 +34,7 @@ _PREPROCESSOR, _TOKENIZER = CONFIG_FILES
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenOptions:
-    """How a bundle is opened; ``EdgeCLIP.load`` says what each means."""
+    """How a bundle is opened; ``EdgeCLIP.load`` describes each option."""
 
     precision: str
     threads: int | None = None
@@ -45,7 +45,7 @@ class OpenOptions:
     device: Device = ON_CPU
 
     def as_arguments(self) -> dict[str, Any]:
-        """Return the arguments of ``EdgeCLIP.load`` that open it so again."""
+        """Return the arguments of ``EdgeCLIP.load`` that open the bundle this way again."""
         return {
             "precision": self.precision,
             "threads": self.threads,
@@ -59,7 +59,7 @@ class OpenOptions:
 
 
 class BundleTowers:
-    """Both towers with what stands before them. Threads may share it."""
+    """Both towers with their tokenizer and preprocessing. Threads may share it."""
 
     def __init__(self, folder: Path, manifest: Manifest, options: OpenOptions) -> None:
         """Raise BundleError for a missing file; towers load, and are hashed, on first use."""
@@ -75,14 +75,14 @@ class BundleTowers:
                 raise BundleError(f"bundle {folder}: {name} is missing; copy it again")
 
     def decoding(self, mode: str) -> BundleTowers:
-        """Return the same towers behind pictures of another decode mode."""
+        """Return the same towers with another decode mode for pictures."""
         parts = copy(self)
         parts._options = replace(self._options, decode=mode)
         parts._preprocess = None
         return parts
 
     def files(self) -> list[str]:
-        """Return the relative paths of this precision: both towers and two settings files."""
+        """Return the relative paths this precision needs: two towers and two settings files."""
         precision = self._options.precision
         towers = [self._manifest.tower_path(tower, precision) for tower in TOWERS]
         return [*towers, *CONFIG_FILES]
@@ -108,18 +108,18 @@ class BundleTowers:
             return self._tokenizer, self._tower("text")
 
     def open(self) -> None:
-        """Open all now; raise DeviceError for a device that is not here."""
+        """Open everything now; raise DeviceError for a device that is not available."""
         self.image_side()
         self.text_side()
 
     @property
     def placement(self) -> Mapping[str, Placement]:
-        """Where the nodes ran, of each tower that ran on another device than the CPU."""
+        """Where the nodes ran, for each tower that ran on a device other than the CPU."""
         towers = self._towers.items()
         return {name: tower.placement for name, tower in towers if tower.placement is not None}
 
     def batch(self, default: int) -> int:
-        """Return the number of inputs of a tower's batch."""
+        """Return the number of inputs in a tower's batch."""
         return self._manifest.static_batch or (1 if self._options.low_memory else default)
 
     def padded(self, ids: list[int]) -> list[int]:
@@ -128,7 +128,7 @@ class BundleTowers:
         return ids if pad is None else ids + [pad] * (self._manifest.context_length - len(ids))
 
     def stacked(self, rows: list[Features]) -> Features:
-        """Join batches into ``[N, D]``; raise BundleError for another width than the manifest's."""
+        """Join batches into ``[N, D]``; raise BundleError if the width is not the manifest's."""
         width = self._manifest.embedding_dim
         stacked = np.concatenate(rows) if rows else np.empty((0, width), np.float32)
         if stacked.shape[1] != width:

@@ -21,7 +21,7 @@ from tinyclip_edge.runtime.session import OnnxSession
 
 OUTPUT = "probabilities"
 LABELS_FILE = "labels.json"
-METADATA = "tinyclip_classifier"  # key of the file's metadata
+METADATA = "tinyclip_classifier"  # key in the file's metadata
 METADATA_VERSION = 1
 _BATCH = 32
 
@@ -52,10 +52,10 @@ class EdgeClassifier:
         threads: int | None = None,
         low_memory: bool = False,
     ) -> EdgeClassifier:
-        """Open the classifier of a bundle folder, or a classifier's ONNX file alone.
+        """Open the classifier in a bundle folder, or a classifier's ONNX file on its own.
 
-        ``precision`` applies to a folder; its default if None. A file alone knows no calibrated
-        threshold. Raise BundleError for other paths.
+        ``precision`` is for a folder; None takes the bundle's default. A file on its own has no
+        calibrated threshold. Raise BundleError for other paths.
         """
         path = Path(expanded(path))
         confidence, independent = None, False

@@ -1,4 +1,4 @@
-"""Compress an index, and measure the recall that it loses against the float one."""
+"""Compress an index, and measure the recall lost against the float one."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RecallCost:
-    """Shares are 0 to 1; costs are those of the exact index minus those of the small one."""
+    """How a compressed index compares with the exact one; shares are 0 to 1."""
 
     queries: int
     k: int
     bytes_exact: int
     bytes_small: int
     same_first: float  # queries with the same best picture
-    overlap: float  # of the k best pictures, mean over the queries
+    overlap: float  # share of the k best pictures in common, mean over the queries
     score_error: float  # largest difference of a cosine
-    recall_exact: float | None = None  # the right picture is among the k best; None if unknown
+    recall_exact: float | None = None  # queries with the right picture among the k best
     recall_small: float | None = None
 
     @property
@@ -53,8 +53,8 @@ def recall_cost(
 ) -> RecallCost:
     """Search both indexes with unit-norm ``[Q, D]`` and compare the results.
 
-    ``right``: row of the right picture of each query, if known. Raise DataError for indexes of
-    different pictures, or without a query.
+    ``right``: row of each query's right picture, if known. Raise DataError for indexes of
+    different pictures, or without queries.
     """
     if exact.keys != small.keys or exact.model_hash != small.model_hash:
         raise DataError("recall cost: the indexes are of different pictures or models")

@@ -1,4 +1,4 @@
-"""Whether an answer counts: probabilities at a temperature, and a threshold below it."""
+"""Calibrated confidence: probabilities at a temperature, and the least that is accepted."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     from tinyclip_edge.runtime.bundle import Manifest
 
 CALIBRATED = "calibrated"  # instead of a number: the bundle's threshold and temperature
-NAMED = 3  # labels of a message
+NAMED = 3  # labels named in a message
 
 Threshold: TypeAlias = "float | str | None"
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """How logits become probabilities, and below which the best one is no answer."""
+    """How logits become probabilities, and the lowest at which the best label is accepted."""
 
-    threshold: float | None = None  # None: the best label is always an answer
+    threshold: float | None = None  # None: the best label is always accepted
     temperature: float = 1.0
 
     def probabilities(self, logits: npt.NDArray[Real], bias: float | None) -> npt.NDArray[Real]:
-        """Return ``[..., C]`` of the logits ``[..., C]`` of pictures; ``bias`` is SigLIP's."""
+        """Return probabilities ``[..., C]`` of logits ``[..., C]``; ``bias`` is SigLIP's."""
         if self.temperature == 1:
             return probabilities(logits, bias)
         scaled = None if bias is None else bias / self.temperature
@@ -46,7 +46,7 @@ ALWAYS = Decision()
 
 @dataclass(frozen=True, slots=True)
 class Confidence:
-    """What held-out pictures of some labels say about a model's probabilities."""
+    """The threshold and temperature calibrated on held-out pictures of some labels."""
 
     labels: tuple[str, ...]
     templates: tuple[str, ...]
@@ -54,7 +54,7 @@ class Confidence:
 
     @classmethod
     def of(cls, manifest: Manifest, precision: str) -> Confidence | None:
-        """Read it for a precision; None where there is none. Raises BundleError when broken."""
+        """Read it for a precision; None if not stored. Raises BundleError if broken."""
         entry = manifest.confidence
         if not entry:
             return None
@@ -79,10 +79,10 @@ def decision(
     templates: Sequence[str],
     threshold: Threshold,
 ) -> Decision:
-    """Return what a threshold means: a probability, or ``calibrated``.
+    """Return the decision for a threshold: a probability, or ``calibrated`` for the bundle's own.
 
-    Raises ConfigError for another value, BundleError where nothing was calibrated, DataError for
-    other labels than those that were.
+    Raises ConfigError for any other value, BundleError if nothing was calibrated, DataError for
+    labels other than the calibrated ones.
     """
     if threshold is None:
         return ALWAYS
@@ -114,9 +114,9 @@ def _calibrated(
 def tempered(
     chances: Features, temperature: float, *, independent: bool
 ) -> npt.NDArray[np.float64]:
-    """Return probabilities ``[N, C]`` at a temperature, of those at 1.
+    """Return probabilities ``[N, C]`` at a temperature from those at temperature 1.
 
-    ``independent``: each label has a sigmoid of its own, and no softmax is over all.
+    ``independent``: each label has its own sigmoid, instead of one softmax over all.
     """
     values = np.clip(chances.astype(np.float64), 1e-12, 1 - 1e-12)
     if independent:

@@ -1,4 +1,4 @@
-"""Features of the machine: those that decide how int8 runs and which files suit it; its memory."""
+"""What this machine has: CPU features that decide how int8 runs, cores and memory."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ CPUINFO = Path("/proc/cpuinfo")
 _X86 = frozenset({"x86_64", "amd64", "i386", "i686", "x86"})
 _ARM = frozenset({"aarch64", "arm64"})
 _VNNI = frozenset({"avx512_vnni", "avx_vnni"})
-# Linux' name of a flag, and what macOS calls it.
+# Linux's name of a flag -> macOS's.
 _DARWIN = {"avx2": "hw.optional.avx2_0", "avx512_vnni": "hw.optional.avx512vnni"}
 _LONGEST_VALUE = 256  # bytes
 _WINDOWS_AVX2 = 40  # PF_AVX2_INSTRUCTIONS_AVAILABLE; Windows has no such number for VNNI
 
 
 def cpu_flags(cpuinfo: Path = CPUINFO) -> frozenset[str]:
-    """Return the first processor's flags by Linux' names; empty where the system lists none.
+    """Return the first processor's flags by their Linux names; empty if the system lists none.
 
-    Of macOS and Windows only those that this module asks for.
+    On macOS and Windows, only those that this module needs.
     """
     system = platform.system()
     if system == "Darwin":
@@ -41,13 +41,13 @@ def cpu_flags(cpuinfo: Path = CPUINFO) -> frozenset[str]:
 
 @cache
 def int8_saturates() -> bool:
-    """Whether u8 x s8 products can overflow 16 bits here: x86 not known to have VNNI."""
+    """Whether sums of u8 x s8 products can overflow 16 bits here: x86 not known to have VNNI."""
     return platform.machine().lower() in _X86 and not _VNNI & cpu_flags()
 
 
 @cache
 def processor() -> str | None:
-    """Return this machine's kind: x86-vnni, x86-avx2, x86 or arm64; None for another one."""
+    """Return this machine's kind: x86-vnni, x86-avx2, x86 or arm64; None for any other."""
     machine = platform.machine().lower()
     if machine in _ARM:
         return "arm64"
@@ -65,7 +65,7 @@ def core_count() -> int:
 
 
 def physical_memory() -> int | None:
-    """Return the bytes of this machine's memory; None where the system does not say."""
+    """Return the bytes of this machine's memory; None if the system does not say."""
     names = ("SC_PHYS_PAGES", "SC_PAGE_SIZE")
     if not all(name in getattr(os, "sysconf_names", ()) for name in names):
         return None
@@ -74,7 +74,7 @@ def physical_memory() -> int | None:
 
 
 def system_value(name: str) -> bytes:
-    """Return a value of macOS' sysctl: a number's bytes or a text without its end.
+    """Return the bytes of a macOS sysctl value, without trailing zeros.
 
     Empty on other systems, and for a name that this machine lacks.
     """

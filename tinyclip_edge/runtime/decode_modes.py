@@ -1,4 +1,4 @@
-"""The table of decode modes: how a picture becomes the size of a model's input."""
+"""The table of decode modes: how a picture is brought to the size of a model's input."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from tinyclip_edge.errors import ConfigError, did_you_mean
 
 
 class DecodeMode(NamedTuple):
-    """What a picture may lose before it is resampled to a model's input."""
+    """How far a picture may be reduced before it is resampled to a model's input."""
 
     text: str
-    # Times the input's size that a JPEG has at least when it is decoded at 1/2, 1/4 or 1/8 of its
-    # own, and any picture when it is averaged in squares of whole pixels; None: it is not.
+    # The least size after such a reduction, as a multiple of the size it is resampled to: of a JPEG
+    # decoded at 1/2, 1/4 or 1/8, and of any picture averaged in squares of pixels. None: not done.
     decoded: float | None = None
     averaged: float | None = None
 
@@ -21,8 +21,8 @@ EXACT, FAST = "exact", "fast"
 DECODE_MODES = {
     EXACT: DecodeMode("every pixel, as open_clip's transform does"),
     # Measured by benchmarks/file_to_embedding.py. libjpeg leaves out frequencies and hardly blurs;
-    # averages of squares blur more, and cost less than decoding.
-    FAST: DecodeMode("large pictures reduced first, to some levels in 255", 2.0, 3.0),
+    # averaging squares blurs more but costs less than decoding.
+    FAST: DecodeMode("large pictures reduced first: off by a few levels in 255", 2.0, 3.0),
 }
 
 

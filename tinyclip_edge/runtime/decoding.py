@@ -1,4 +1,4 @@
-"""Prepare pictures in threads while the model computes, in order and in bounded number."""
+"""Prepare pictures in threads while the model computes: in order, a bounded number ahead."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tinyclip_edge.errors import DataError
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
-MOST_THREADS = 4  # a picture of 80 megapixels takes 256 MB of each while it is decoded
+MOST_THREADS = 4  # each uses 256 MB while it decodes a picture of 80 megapixels
 
 
 def decoding_threads() -> int:
@@ -26,8 +26,8 @@ def prepared(
 ) -> Iterator[tuple[Job, Result | DataError]]:
     """Yield each job with its result, or the DataError that ``prepare`` raised, in order.
 
-    ``threads=0`` prepares each when it is asked for. At most ``ahead`` results wait. Jobs are drawn
-    in the calling thread.
+    ``threads=0`` prepares each job on demand. At most ``ahead`` results wait. The calling thread
+    iterates over ``jobs``.
     """
 
     def attempt(job: Job) -> Result | DataError:

@@ -23,10 +23,10 @@ class Provider:
     """An execution provider of onnxruntime."""
 
     name: str
-    package: str  # what brings it
+    package: str  # that provides it
     hardware: str  # what it runs on
-    plugin: str | None = None  # module of the plugin package, which stands beside onnxruntime
-    # Tried in this order when no precision is named; the bundle's default otherwise. GPUs have no
+    plugin: str | None = None  # module of the plugin package, installed beside onnxruntime
+    # Preferred in this order if no precision is named, before the bundle's default. GPUs have no
     # kernels for dynamic int8: most of its nodes would run on the CPU.
     precisions: tuple[str, ...] = ()
     automatic: bool = False  # whether "auto" tries it
@@ -66,14 +66,14 @@ PROVIDERS: Mapping[str, Provider] = {
     "directml": Provider(
         name="DmlExecutionProvider",
         package="onnxruntime-directml",
-        hardware="Windows with a GPU for DirectX 12",
+        hardware="Windows with a DirectX 12 GPU",
         precisions=_FLOAT,
         automatic=True,
     ),
     "openvino": Provider(
         name="OpenVINOExecutionProvider",
         package="onnxruntime-openvino, or onnxruntime-ep-openvino beside onnxruntime",
-        hardware="a processor, GPU or NPU of Intel's",
+        hardware="an Intel processor, GPU or NPU",
         plugin="onnxruntime_ep_openvino",
         precisions=("fp32",),
     ),
@@ -99,7 +99,7 @@ PROVIDERS: Mapping[str, Provider] = {
     ),
 }
 
-# Libraries of plugins that this process has registered; onnxruntime refuses a second time.
+# Plugin libraries that this process has registered; onnxruntime refuses to register one twice.
 _registered: set[str] = set()
 _lock = threading.Lock()
 
@@ -134,7 +134,7 @@ class Device:
 
     @property
     def is_present(self) -> bool:
-        """Whether onnxruntime has the provider here; of a plugin also its hardware."""
+        """Whether onnxruntime here has the provider and, for a plugin, its hardware."""
         if self.provider.name in ort.get_available_providers():
             return True
         try:
@@ -145,12 +145,12 @@ class Device:
     def open(self, path: Path, options: Any) -> ort.InferenceSession:  # noqa: ANN401
         """Open an ONNX file on this device.
 
-        Raise DeviceError when the package or the hardware is missing; what onnxruntime raises for
-        a broken file passes through. Nodes without a kernel run on the CPU:
+        Raise DeviceError if the package or the hardware is missing; onnxruntime's own errors for a
+        broken file pass through. Nodes without a kernel run on the CPU:
         ``OnnxSession.placement`` counts them.
         """
         provider = self.provider
-        # Text, since onnxruntime takes nothing else.
+        # onnxruntime takes only strings.
         settings = {key: str(value) for key, value in self.options.items()}
         if provider.name in ort.get_available_providers():
             session = ort.InferenceSession(
@@ -177,7 +177,7 @@ class Device:
                     )
                     _registered.add(self.name)
                 devices = ort.get_ep_devices()
-            # Of many kinds: an onnxruntime before 1.22, a library that does not load.
+            # Many kinds: onnxruntime is older than 1.22, or a library does not load.
             except Exception as error:
                 raise DeviceError(
                     f"device {self.name}: {self.provider.plugin} does not load in onnxruntime "
@@ -203,7 +203,7 @@ class Device:
 
     def _without_hardware(self) -> DeviceError:
         return DeviceError(
-            f"device {self.name}: {self.provider.name} is installed and does not start; it needs "
+            f"device {self.name}: {self.provider.name} is installed but does not start; it needs "
             f"{self.provider.hardware}"
         )
 

@@ -44,7 +44,7 @@ class EdgeCLIP(PictureSearch):
     """Image and text encoder of a bundle; make one with ``EdgeCLIP.load``. Threads may share it."""
 
     def __init__(self, folder: Path, manifest: Manifest, options: OpenOptions) -> None:
-        """Raise BundleError for a file that is missing, or another precision than it has."""
+        """Raise BundleError for a missing file, or a precision that the bundle does not have."""
         self.folder = folder
         self.manifest = manifest
         self.precision = options.precision
@@ -58,7 +58,7 @@ class EdgeCLIP(PictureSearch):
         self._classes: tuple[tuple[tuple[str, ...], tuple[str, ...]], Features] | None = None
 
     @classmethod
-    def load(  # noqa: PLR0913 - a public call, whose options have names
+    def load(  # noqa: PLR0913 - a public call with keyword options
         cls,
         folder: str | Path,
         *,
@@ -80,11 +80,11 @@ class EdgeCLIP(PictureSearch):
         white background (see ``open_image``).
         ``decode``: a key of ``DECODE_MODES``. "exact" is open_clip's transform bit for bit; "fast"
         decodes large pictures at a fraction of their size.
-        ``device``: a key of ``PROVIDERS`` with the options of its provider, or "auto" for the
-        quickest here. Another than the CPU has to give the bundle's recorded answers (unless
-        ``verify`` is False); ``placement`` says which nodes run on it.
-        Raise BundleError for anything that is missing or of another format, DeviceError for a
-        device that is not here or answers differently. Warn of a bundle of another target.
+        ``device``: a key of ``PROVIDERS``, or "auto" for the fastest here, with options of its
+        provider. Unless ``verify`` is False, a device other than the CPU must reproduce the
+        bundle's recorded embeddings; ``placement`` says which nodes run on it.
+        Raise BundleError for anything missing or in another format, DeviceError for a device that
+        is not available or computes other embeddings. Warn of a bundle made for another target.
         """
         decode_mode(decode)
         folder = Path(expanded(folder))
@@ -149,7 +149,7 @@ class EdgeCLIP(PictureSearch):
         return self._decode
 
     def decoding(self, mode: str) -> EdgeCLIP:
-        """Return the same model with another decode mode; ConfigError for one that is none."""
+        """Return the same model with another decode mode; ConfigError for an unknown one."""
         decode_mode(mode)
         if mode == self.decode:
             return self
@@ -179,7 +179,7 @@ class EdgeCLIP(PictureSearch):
         )
 
     def needed_files(self) -> list[str]:
-        """Return the relative paths of this precision: both towers and two settings files."""
+        """Return the relative paths this precision needs: two towers and two settings files."""
         return self._parts.files()
 
     @property
@@ -214,8 +214,8 @@ class EdgeCLIP(PictureSearch):
     def encode_text(self, texts: Iterable[str]) -> Features:
         """Return float32 ``[N, D]``, unit norm.
 
-        Texts of equal length share a batch and none is padded, as padding changes dynamic int8,
-        unless the tower requires it.
+        Texts of equal length share a batch. None is padded unless the tower requires it, because
+        padding changes the results of dynamic int8.
         """
         return self.encode_tokens([self.token_ids(t) for t in text_list(texts, "encode_text")])
 
@@ -242,14 +242,14 @@ class EdgeCLIP(PictureSearch):
         *,
         threshold: Threshold = None,
     ) -> Classification:
-        """Return (label, probability), best first; ``familiar`` is False for an unknown kind.
+        """Return (label, probability), best first; ``familiar`` is False for an unfamiliar picture.
 
-        ``threshold``: lowest probability of an answer, below which ``unknown`` is True; or
-        "calibrated" for the bundle's own, with probabilities at its temperature. Warn of prompts
-        beyond the model's context. Raise DataError without a label, for two with the same tokens,
-        or for others than the calibrated ones.
+        ``threshold``: ``unknown`` is True if the best probability is lower; "calibrated" takes the
+        bundle's own threshold, with probabilities at its temperature. Warn of prompts longer than
+        the model's context. Raise DataError for no labels, for two with the same tokens, or for
+        labels other than the calibrated ones.
         """
-        # Results are sorted by probability, so that a set's order does not matter.
+        # Results are sorted by probability, so a set's order does not matter.
         labels = label_list(sorted(labels, key=str) if isinstance(labels, Set) else labels)
         templates = label_list(templates, "templates")
         decided = decision(self.confidence, labels, templates, threshold)
@@ -261,16 +261,16 @@ class EdgeCLIP(PictureSearch):
 
     @cached_property
     def confidence(self) -> Confidence | None:
-        """The labels, temperature and threshold of calibrated answers; None if not stored."""
+        """The calibrated threshold and temperature, with their labels; None if not stored."""
         return Confidence.of(self.manifest, self.precision)
 
     @cached_property
     def familiarity(self) -> Familiarity | None:
-        """What tells pictures like those of the training from others; None if not stored."""
+        """What distinguishes pictures like the training's from others; None if not stored."""
         return Familiarity.of(self.manifest, self.precision)
 
     def picture_encoder(self) -> PictureEncoder:
-        """Return the parts of the image tower, for work that decodes ahead of it."""
+        """Return the parts of the image tower, for callers that decode ahead of it."""
         from tinyclip_edge.runtime.decoding import decoding_threads
         from tinyclip_edge.runtime.indexing import PictureEncoder
 

@@ -1,7 +1,7 @@
 """Check which other files an ONNX file refers to, without onnx.
 
-An ONNX file may name another file for a tensor's bytes. onnxruntime before 1.24, the last series
-with wheels for Python 3.10, reads whatever is named, also outside the model's folder.
+An ONNX file may name another file for a tensor's bytes. onnxruntime before 1.24 (1.23 is the last
+with wheels for Python 3.10) reads any file so named, even outside the model's folder.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ def refuse_outside_files(path: Path) -> None:
     for location in sorted(external_locations(path)):
         target = (folder / location).resolve()
         if not (target.is_relative_to(folder) and target.is_file()):
-            raise ValueError(f"the file {location!r} of a tensor is not in its folder")
+            raise ValueError(f"a tensor's file {location!r} is not in the model's folder")
 
 
 def external_locations(path: Path) -> set[str]:
-    """Return the other files in which an ONNX file keeps tensors; ValueError if it is broken."""
+    """Return the other files that hold an ONNX file's tensors; raise ValueError if it is broken."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         return set(_locations(data, 0, len(data), "model"))
 
@@ -57,7 +57,7 @@ def _locations(data: mmap.mmap, start: int, end: int, kind: str, depth: int = 0)
 
 
 def _messages(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Yield number, first and last byte of the fields of bytes; ValueError for no protobuf."""
+    """Yield number, start and end of each field of bytes; raise ValueError if not protobuf."""
     place = start
     while place < end:
         tag, place = _varint(data, place, end)
@@ -72,7 +72,7 @@ def _messages(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int,
         elif tag & 7 in (FIXED64, FIXED32):
             size = 8 if tag & 7 == FIXED64 else 4
         else:
-            raise ValueError(f"no protobuf at byte {place}")
+            raise ValueError(f"not protobuf at byte {place}")
         place += size
     if place != end:
         raise ValueError("it is cut off")
@@ -87,4 +87,4 @@ def _varint(data: mmap.mmap, place: int, end: int) -> tuple[int, int]:
         value |= (byte & 127) << (7 * index)
         if byte < 128:
             return value, place + index + 1
-    raise ValueError(f"no protobuf at byte {place}")
+    raise ValueError(f"not protobuf at byte {place}")

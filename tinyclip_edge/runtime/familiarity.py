@@ -1,7 +1,7 @@
-"""Whether a picture is like those that a model was trained on, by its embedding and its looks.
+"""Whether a picture is like a model's training pictures, by its embedding and its looks.
 
-Both are needed: a small model maps strange pictures among familiar ones, and a new style of
-familiar things has another look. A picture is unfamiliar if both distances are rare among familiar
+Both are needed: a small model maps strange pictures close to familiar ones, and familiar things in
+a new style look different. A picture is unfamiliar if both distances are rare among familiar
 pictures.
 """
 
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
     from tinyclip_edge.runtime.edge import EdgeCLIP
 
 LOOKS = 7  # values of ``looks``
-FLAT = 0.03  # largest difference of neighbours, in normalised pixels, of a flat area
+FLAT = 0.03  # largest difference of neighbouring normalised pixels in a flat area
 SCALES = 3  # full size, half and a quarter
 LEAST_DEVIATION = 0.01  # of the largest
-MAX_DIRECTIONS, LARGEST = 256, 1e15  # of directions, and of any number
-MAX_QUANTILES = 200  # as many p-values can be told apart
+MAX_DIRECTIONS, LARGEST = 256, 1e15  # most directions, and largest number
+MAX_QUANTILES = 200  # more would only make p-values finer
 
 
 class Classification(list[tuple[str, float]]):
     """(label, probability), best first.
 
-    ``familiar`` is False for a picture unlike those of the training, whose answer is a guess; None
-    where the bundle does not say. ``unknown`` is True if the best label is less probable than a
-    threshold, so that the picture shows none of the labels; None without a threshold.
+    ``familiar`` is False for a picture unlike the training's, whose labels are a guess; None if the
+    bundle does not say. ``unknown`` is True if the best label is less probable than a threshold,
+    so the picture probably shows none of the labels; None without a threshold.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Distance:
         return values
 
     def rarity(self, rows: Features) -> Features:
-        """Return the share of familiar pictures at least as far as each row, as a p-value."""
+        """Return the share of familiar pictures at least as far away as each row, as a p-value."""
         count = len(self.quantiles)
         nearer = np.searchsorted(self.quantiles, self.values(rows), side="left")
         return ((1 + count - nearer) / (1 + count)).astype(np.float32)
@@ -73,7 +73,7 @@ class Distance:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Familiarity:
-    """Both distances, and the p-value that 99 % of familiar pictures reach in one of them."""
+    """Both distances, and the p-value that 99 % of familiar pictures reach in at least one."""
 
     embedding: Distance
     looks: Distance
@@ -81,7 +81,7 @@ class Familiarity:
 
     @classmethod
     def of(cls, manifest: Manifest, precision: str) -> Familiarity | None:
-        """Read it for a precision; None where there is none. Raises BundleError when broken."""
+        """Read it for a precision; None if not stored. Raises BundleError if broken."""
         entry = manifest.familiarity
         if not entry:
             return None
@@ -98,7 +98,7 @@ class Familiarity:
             ) from error
 
     def knows(self, embeddings: Features, pixels: Features) -> list[bool]:
-        """Judge pictures by embeddings ``[N, D]`` and preprocessed pixels ``[N, 3, H, W]``."""
+        """Return which pictures are familiar: embeddings ``[N, D]``, pixels ``[N, 3, H, W]``."""
         rarity = self.rarity(embeddings, looks(pixels))
         return [bool(value >= self.threshold) for value in rarity]
 
@@ -131,7 +131,7 @@ def classification(
 def looks(pixels: Features) -> Features:
     """Return ``[N, 7]`` of preprocessed pixels ``[N, 3, H, W]``: border, flat area, detail.
 
-    The mean of the border by channel, the share of pixels that equal their right neighbour, and the
+    The mean of the border by channel, the share of pixels close to their right neighbour, and the
     logarithm of the mean difference of neighbours in full, half and quarter size.
     """
     edges = (pixels[:, :, 0], pixels[:, :, -1], pixels[:, :, :, 0], pixels[:, :, :, -1])
@@ -193,7 +193,7 @@ def _numbers(values: Sequence[float]) -> npt.NDArray[np.float64]:
 
 
 def _halved(pixels: Features) -> Features:
-    """Return the means of squares of two pixels."""
+    """Return the means of squares of 2 x 2 pixels."""
     height, width = (size // 2 * 2 for size in pixels.shape[2:])
     even = pixels[:, :, :height, :width]
     rows = even[:, :, ::2] + even[:, :, 1::2]

@@ -1,4 +1,4 @@
-"""Whether the target that a bundle was made for is where it is opened."""
+"""Whether a bundle is opened on the target that it was made for."""
 
 from __future__ import annotations
 
@@ -9,10 +9,7 @@ from tinyclip_edge.targets import TARGETS, Target
 
 
 def misfit(manifest: Manifest, device: Device) -> str | None:
-    """Return a sentence about a bundle that was made for another target than this device.
-
-    None for one that fits, or that names no target.
-    """
+    """Return a sentence if the bundle was made for another target than this device, else None."""
     name = manifest.target.get("name")
     if name is None:
         return None
@@ -26,7 +23,7 @@ def misfit(manifest: Manifest, device: Device) -> str | None:
     if device.name in target.devices:
         return _misfit_of_processor(target, made) if device.is_cpu else None
     cost = f": {target.elsewhere}" if target.elsewhere else ""
-    return f"{made}, device {' or '.join(target.devices)}, and is open on {device.name}{cost}"
+    return f"{made}, device {' or '.join(target.devices)}, but is open on {device.name}{cost}"
 
 
 def _misfit_of_processor(target: Target, made: str) -> str | None:
@@ -34,4 +31,4 @@ def _misfit_of_processor(target: Target, made: str) -> str | None:
     if kind is None or not target.processors or kind in target.processors:
         return None
     cost = target.other_processors.get(kind)
-    return f"{made}, and this processor is {kind}" + (f"; that costs: {cost}" if cost else "")
+    return f"{made}, but this processor is {kind}" + (f"; that costs: {cost}" if cost else "")

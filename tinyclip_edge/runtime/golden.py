@@ -91,7 +91,7 @@ class _Golden:
 
 
 class GoldenClip(Protocol):
-    """What a replay needs of an open bundle."""
+    """What a replay needs from an open bundle."""
 
     folder: Path
     manifest: Manifest
@@ -123,7 +123,7 @@ class GoldenClip(Protocol):
 def compare(clip: GoldenClip) -> Replay:
     """Encode the golden inputs, one at a time, and compare with the recorded embeddings.
 
-    Raise BundleError when the bundle has no golden vectors of this precision.
+    Raise BundleError if the bundle has no golden vectors for this precision.
     """
     golden = _read(clip.folder, clip.manifest.golden, clip.precision, clip.manifest.embedding_dim)
     image, image_ms = timed_rows(lambda item: clip.encode_image([item]), golden.images)

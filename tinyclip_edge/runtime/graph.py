@@ -1,7 +1,7 @@
-"""Approximate search: a graph of the pictures of an index (HNSW), built and walked by usearch.
+"""Approximate search: a graph (HNSW) of an index's pictures, built and searched by usearch.
 
-The graph is never changed. Pictures that are added later have no node and are searched exactly;
-nodes of pictures that were removed stay and are passed over.
+A graph never changes. Pictures added later have no node and are searched exactly; nodes of removed
+pictures stay and are skipped.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from usearch.index import Index
 
 VERSION = 1
-EXPANSIONS = (64, 128, 256, 512, 1024, 2048)  # of them 64 is usearch's own least
+EXPANSIONS = (64, 128, 256, 512, 1024, 2048)  # tried in turn; usearch searches 64 by default
 CONNECTIVITY = 16  # links of a node, twice as many on the lowest level
 EXPANSION_ADD = 128  # candidates for the links of a new node
-REBUILT_BELOW = 0.75  # share of nodes that still are pictures; then a graph is built anew
-SMALLEST_SHARE = 0.05  # of nodes that still are pictures, below which exact search is faster
-_BLOCK = 1 << 14  # pictures that are added between two reports of progress
+REBUILT_BELOW = 0.75  # share of nodes that are still pictures, below which a graph is rebuilt
+SMALLEST_SHARE = 0.05  # the same share, below which exact search is faster
+_BLOCK = 1 << 14  # pictures added between two reports of progress
 
 GraphType: TypeAlias = Literal["int8", "float16"]
 Report: TypeAlias = Callable[[int, "int | None"], None]
@@ -40,17 +40,17 @@ Report: TypeAlias = Callable[[int, "int | None"], None]
 
 @dataclass(frozen=True, slots=True)
 class GraphFacts:
-    """Settings of a graph, and what it finds of the ``k`` pictures that exact search finds."""
+    """Settings of a graph, and its measured recall of an exact search's ``k`` pictures."""
 
     dtype: GraphType
-    expansion: int  # pictures that a search compares exactly at its end
+    expansion: int  # pictures that a search compares exactly at the end
     recall: float  # mean share of the k nearest, 0 to 1
     k: int
-    queries: int  # that it was measured with
+    queries: int  # number of them in the measurement
     version: int = VERSION
 
     def check(self) -> None:
-        """Raise ValueError for values that cannot be true."""
+        """Raise ValueError for impossible values."""
         if not is_count(self.version) or self.version > VERSION:
             raise ValueError("its graph is of a newer version; upgrade tinyclip-edge")
         counts = (self.expansion, self.k, self.queries)
@@ -60,7 +60,7 @@ class GraphFacts:
             or type(self.recall) not in (int, float)
             or not 0 <= self.recall <= 1
         ):
-            raise ValueError("the settings of its graph cannot be true")
+            raise ValueError("the settings of its graph are not valid")
 
 
 class Graph:
@@ -72,12 +72,12 @@ class Graph:
     def __init__(
         self, content: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint32], facts: GraphFacts
     ) -> None:
-        """Raise ValueError for labels that are no nodes."""
+        """Raise ValueError for labels that are not nodes."""
         self.content, self.labels, self.facts = content, labels, facts
         self.nodes = node_count(content)
         increasing = labels.dtype == np.uint32 and bool((labels[1:] > labels[:-1]).all())
         if labels.ndim != 1 or not len(labels) or not increasing or labels[-1] >= self.nodes:
-            raise ValueError("the labels of its graph are no nodes of it")
+            raise ValueError("the labels of its graph are not nodes of it")
         self._lock = threading.Lock()
         self._index: Index | None = None
 
@@ -86,11 +86,11 @@ class Graph:
 
     @property
     def share(self) -> float:
-        """Share of the nodes that still are pictures."""
+        """Share of the nodes that are still pictures."""
         return len(self.labels) / self.nodes
 
     def select(self, rows: slice | npt.NDArray[np.intp], count: int) -> Graph | None:
-        """Return the graph of some rows of an index of ``count``; None if they change places."""
+        """Return the graph of some of ``count`` rows; None if reordered, or if none has a node."""
         if isinstance(rows, slice) and rows.step in (None, 1):
             start, stop, _ = rows.indices(count)
             if (start, stop) == (0, count):
@@ -114,8 +114,8 @@ class Graph:
     ) -> list[Nearest]:
         """Return about the ``k`` rows nearest to each of unit-norm ``[Q, D]``; scores are exact.
 
-        A query near to which most nodes are no pictures any more is searched exactly; so are all
-        without usearch, with a warning. Raise DataError for a broken graph.
+        A query is searched exactly if most nodes near it are removed pictures; without usearch all
+        are, with a warning. Raise DataError for a broken graph.
         """
         if self.share < SMALLEST_SHARE:
             return nearest_rows(queries, features, scales, k)
@@ -159,7 +159,7 @@ class Graph:
         """Return rows near to each query in stored order."""
         count = min(self.nodes, math.ceil(self._enough(k) / self.share))
         vectors = _encoded(queries, self.facts.dtype)
-        with self._lock:  # usearch's threads have numbers, which two searches would share
+        with self._lock:  # usearch numbers its threads, and two searches would use the same numbers
             matches = self._opened(dimensions).search(
                 vectors, count, threads=1 if len(vectors) == 1 else 0
             )
@@ -181,13 +181,13 @@ class Graph:
         return self._index
 
     def _read(self, read: Callable[[memoryview], None], dimensions: int) -> None:
-        """Let usearch read the bytes, once they are checked."""
+        """Check the bytes, then let usearch read them."""
         try:
             check_layout(self.content, dimensions, np.dtype(self.facts.dtype))
             read(self.content.data)
         except (ValueError, RuntimeError) as error:
             raise DataError(
-                f"index: {error}; approximate() builds another, load(…, exact=True) reads none"
+                f"index: {error}; approximate() rebuilds the graph, load(…, exact=True) ignores it"
             ) from error
 
     def _like(self, labels: npt.NDArray[np.uint32]) -> Graph:
@@ -232,7 +232,7 @@ def _add(
 ) -> None:  # fmt: skip
     for start in range(0, len(features), _BLOCK):
         vectors = _encoded(features[start : start + _BLOCK], dtype)
-        # Codes of an index are not copied: it outlives the builder.
+        # An index's own codes are not copied: the index outlives this builder.
         copy = not (vectors.base is not None and np.may_share_memory(vectors, features))
         labels = np.arange(first + start, first + start + len(vectors), dtype=np.uint64)
         index.add(labels, vectors, copy=copy, threads=threads)

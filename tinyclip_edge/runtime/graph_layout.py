@@ -1,8 +1,8 @@
-"""Check the bytes of a search graph before usearch, which trusts them, walks it in memory.
+"""Check the bytes of a search graph, because usearch trusts them when it searches.
 
-Layout of usearch 2: the vectors ``[nodes, bytes]`` after their sizes; a head of 64 bytes; five
-numbers of the graph; the level of each node; the nodes, each with its neighbours on level 0 and
-then on each level up to its own.
+Layout of usearch 2: the sizes of the vectors, then the vectors ``[nodes, bytes]``; a header of 64
+bytes; five numbers of the graph; the level of each node; the nodes, each with its neighbours on
+level 0 and then on each level up to its own.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 MAGIC = b"usearch"
-OLDEST_MINOR = 10  # usearch reads the kinds of earlier ones as others
+OLDEST_MINOR = 10  # earlier versions number the kinds differently
 COSINE = b"c"
-SCALARS = {"int8": 23, "float16": 12}  # numbers of usearch
+SCALARS = {"int8": 23, "float16": 12}  # usearch's numbers for them
 KEY_64, SLOT_32 = 14, 15
 NODE_BYTES = 14  # of a node without neighbours
 _SIZES = np.dtype([("nodes", "<u4"), ("vector_bytes", "<u4")])

@@ -1,4 +1,4 @@
-"""Build the search graph of an index, and choose how far it is searched by its measured recall."""
+"""Build an index's search graph, and set from measured recall how many candidates it compares."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tinyclip_edge.runtime.vectors import Nearest, nearest_rows, unit
 if TYPE_CHECKING:
     from tinyclip_edge.runtime.index import ImageIndex
 
-SAMPLE = 200  # pictures of the index that are searched for, where no queries are given
+SAMPLE = 200  # pictures of the index that serve as queries if none are passed
 _ROUNDING = 1e-6  # of a cosine
 
 
@@ -35,7 +35,7 @@ def graph_of(
     """Return a graph of all pictures; see ``ImageIndex.approximate``."""
     if not 0 < recall <= 1 or k < 1:
         raise DataError(
-            f"approximate: recall must be above 0, at most 1, and k above 0: {recall:g}, {k}"
+            f"approximate: recall {recall:g} must be above 0 and at most 1, k {k} at least 1"
         )
     graph, features = index.graph, index.features
     with reported(progress, "graph") as report:
@@ -58,9 +58,9 @@ def _with_recall(
     goal: float,
     k: int,
 ) -> Graph:
-    """Return the graph with the smallest expansion whose recall is ``goal``.
+    """Return the graph with the smallest expansion whose recall reaches ``goal``.
 
-    ``rows``: the row that a query is, which is no result of its own; -1 for none.
+    ``rows``: each query's own row, which does not count as its result; -1 for none.
     """
     features, scales = index.features, index.scales
     exact = _without(nearest_rows(queries, features, scales, k + 1), rows, k)
@@ -82,7 +82,7 @@ def _with_recall(
 
 
 def _without(results: list[Nearest], rows: npt.NDArray[np.intp], k: int) -> list[Nearest]:
-    """Return results without the picture that the query is."""
+    """Return the results without each query's own picture."""
     others = [result.rows != row for result, row in zip(results, rows, strict=True)]
     return [
         Nearest(result.rows[keep][:k], result.scores[keep][:k])

@@ -12,7 +12,7 @@ class ImageFormat(NamedTuple):
 
     name: str
     suffixes: tuple[str, ...]  # lower case, without dot
-    plugin: str  # of Pillow; empty: of another package, or Pillow's variant of one above
+    plugin: str  # Pillow's module; empty: another package's, or a variant of a format above
 
 
 # Formats for which Pillow starts another program (EPS) or reads other files, and untested ones
@@ -27,7 +27,7 @@ FORMATS = (
     ImageFormat("PPM", ("ppm", "pgm", "pbm", "pnm"), "PpmImagePlugin"),
     ImageFormat("AVIF", ("avif",), "AvifImagePlugin"),  # since Pillow 11.3
     ImageFormat("HEIF", ("heic", "heif"), ""),  # with pillow-heif
-    ImageFormat("MPO", (), ""),  # a JPEG of some cameras
+    ImageFormat("MPO", (), ""),  # a JPEG from some cameras
 )
 IMAGE_SUFFIXES = tuple(suffix for image_format in FORMATS for suffix in image_format.suffixes)
 LISTED_KINDS = 5  # of skipped files

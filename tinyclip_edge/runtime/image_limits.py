@@ -9,7 +9,7 @@ from PIL import Image
 from tinyclip_edge.errors import DataError
 
 MAX_PIXELS = 89_478_485  # Pillow's own limit: 256 MiB as RGB
-# Of a JPEG that is decoded at a fraction of its size: phones take pictures of 200 megapixels.
+# For a JPEG decoded at a fraction of its size: phones take pictures of 200 megapixels.
 MAX_JPEG_PIXELS = 16_384 * 16_384
 _START, _SCAN = b"\xff\xd8", 0xDA
 _SEQUENTIAL = (0xC0, 0xC1)
@@ -29,27 +29,27 @@ def check_size(image: Image.Image, label: str) -> None:
 def check_jpeg_size(image: Image.Image, stream: IO[bytes], label: str) -> None:
     """Raise DataError for a JPEG too large to be decoded at a fraction of its size.
 
-    Beyond MAX_PIXELS it must have one scan, as all coefficients of another are in memory at once.
+    Beyond MAX_PIXELS it must have one scan: with several, all coefficients are in memory at once.
     """
     if image.width * image.height <= MAX_PIXELS:
         check_size(image, label)
     elif image.width * image.height > MAX_JPEG_PIXELS:
         raise DataError(
-            f"{label} has {image.width}x{image.height} pixels; at most {MAX_JPEG_PIXELS:,} of a "
-            "JPEG are opened"
+            f"{label} has {image.width}x{image.height} pixels; JPEGs are opened up to "
+            f"{MAX_JPEG_PIXELS:,}"
         )
     else:
         position = stream.tell()
         if not _has_one_scan(stream):
             raise DataError(
                 f"{label} has {image.width}x{image.height} pixels in several scans (progressive); "
-                f"at most {MAX_PIXELS:,} of such a JPEG are opened"
+                f"such JPEGs are opened up to {MAX_PIXELS:,}"
             )
         stream.seek(position)
 
 
 def _has_one_scan(stream: IO[bytes]) -> bool:
-    """Whether a JPEG has one scan of all its colours; False for one of unusual structure."""
+    """Whether a JPEG has one scan of all its colours; False for an unusual structure."""
     stream.seek(0)
     if stream.read(len(_START)) != _START:
         return False
@@ -69,7 +69,7 @@ def _has_one_scan(stream: IO[bytes]) -> bool:
 
 
 def _marker(stream: IO[bytes]) -> int | None:
-    """Return the code of the marker that is next; None where there is none with a length."""
+    """Return the next marker's code; None if no marker with a length follows."""
     if stream.read(1) != b"\xff":
         return None
     while (byte := stream.read(1)) == b"\xff":

@@ -1,12 +1,12 @@
-"""Open images of every accepted kind, and refuse broken or too large ones before decoding.
+"""Open images of every accepted kind; too large ones are refused before decoding.
 
 One file gives the same pixels as path, bytes, PIL image or array, in training, evaluation, export
 and inference:
 
 - Upright: the EXIF orientation is applied.
-- RGB: transparency is put on white; palettes, greys and CMYK are converted before any resizing.
+- RGB: transparency is drawn on white; palettes, greys and CMYK are converted before any resizing.
 - 8 bits: 16-bit greys are divided by 257; Pillow takes the high byte of 16-bit colours. 16-bit
-  pictures with no value above 4,095 are refused, as they may be 12 bits in 16, and so are 32-bit
+  pictures with no value above 4,095 are refused because they may hold only 12 bits; so are 32-bit
   integers and floats, whose range is unknown.
 - The first frame of an animation.
 """
@@ -38,7 +38,7 @@ TWELVE_BITS = 4095
 
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
 _BRANDS_END = 64  # bytes of a file that contain its brands
-# What Pillow logs of a broken file is in the error raised for it, and need not be printed as well.
+# The error raised for a broken file says what Pillow would log, so nothing is printed as well.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 _BY_A_QUARTER = range(5, 9)  # orientations
 _TURNS = {
@@ -61,16 +61,15 @@ def open_image(
 ) -> Image.Image:
     """Return a decoded PIL image: RGB, upright, transparency on white.
 
-    ``as_stored`` leaves the orientation unapplied, the image in its own mode and the colours under
-    transparency as they are: what open_clip's transform starts from. 16-bit greys become 8 bits all
-    the same.
+    ``as_stored`` keeps the stored orientation, mode and colours under transparency, which is what
+    open_clip's transform starts from. 16-bit greys still become 8 bits.
 
-    ``least`` has a JPEG file decoded at 1/2, 1/4 or 1/8 of its size, not below ``least(width,
-    height)`` of its own; it may have ``MAX_JPEG_PIXELS`` then.
+    With ``least``, a JPEG file is decoded at 1/2, 1/4 or 1/8 of its size, but not below
+    ``least(width, height)``, and may have up to ``MAX_JPEG_PIXELS``.
 
-    ``label`` names the input in messages where it has no path. Raise DataError when it is missing,
-    of no format in ``image_formats``, does not decode, is truncated, has more than ``MAX_PIXELS``
-    pixels, or has values of no known range.
+    ``label`` names an input without a path in messages. Raise DataError for an image that is
+    missing, in no format of ``image_formats``, undecodable, truncated, larger than ``MAX_PIXELS``
+    pixels, or with values of unknown range.
     """
     if isinstance(image, np.ndarray):
         return _decoded(_from_array(image, label), label, as_stored)
@@ -100,7 +99,7 @@ def image_header(
 ) -> ImageHeader:
     """Return a file's format and size without decoding it; raise DataError as open_image does.
 
-    ``reduced``: as it does with ``least``, where a JPEG may be larger.
+    ``reduced``: allow larger JPEGs, as open_image does with ``least``.
     """
     label = _name_of(image, label)
     with _open_file(image, label, reduced=reduced) as opened:
@@ -167,7 +166,7 @@ def _stream(image: str | Path | bytes | bytearray | memoryview, label: str) -> I
     if not isinstance(image, (str, Path)):
         return io.BytesIO(image)
     path = Path(image)
-    if not is_file(path) and exists(path):  # a pipe would be waited for, a device has no end
+    if not is_file(path) and exists(path):  # opening a pipe would block, and a device has no end
         raise DataError(f"{label} is not a file")
     return path.open("rb")
 
@@ -216,7 +215,7 @@ def _decoded(image: Image.Image, label: str, as_stored: bool) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation, 1 for upright; XMP, which Pillow would read, is not."""
+    """Return the EXIF orientation, 1 for upright; unlike Pillow, ignore XMP."""
     exif_bytes = image.info.get("exif")
     if not exif_bytes:
         return 1

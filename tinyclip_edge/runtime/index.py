@@ -47,11 +47,11 @@ _QUERIES = 256  # searched at a time, to bound memory
 class ImageIndex(ExportedIndex):
     """Keys and unit-norm features of pictures, tied to one model by its hash; it never changes.
 
-    ``features``: float32 ``[N, D]``, or int8 with one float32 scale a picture in ``scales``.
-    ``width``: dimensions of the model's embeddings, where the index has only the first D of them.
-    ``metadata``: a table of JSON values a picture. ``errors``: pictures that were skipped.
-    ``files``: FILE_STAMP a picture, and ``bundle``: folder of the model, of an index of folders.
-    ``graph``: for approximate search. ``decode``: mode of its pictures.
+    ``features``: float32 ``[N, D]``, or int8 with one float32 scale per picture in ``scales``.
+    ``width``: dimensions of the model's embeddings, if the index has only the first D of them.
+    ``metadata``: a mapping of JSON values per picture. ``errors``: pictures that were skipped.
+    Of an index of folders: ``files``, a FILE_STAMP per picture, and ``bundle``, the model's folder.
+    ``graph``: for approximate search. ``decode``: how its pictures were decoded.
     """
 
     keys: Sequence[str]
@@ -98,7 +98,7 @@ class ImageIndex(ExportedIndex):
         return f"ImageIndex({', '.join(parts)}, model {self.model_hash})"
 
     def __getitem__(self, rows: slice | Sequence[int] | npt.NDArray[Any]) -> ImageIndex:
-        """Return an index of some rows: a slice, row numbers, or one bool a picture."""
+        """Return an index of some rows: a slice, row numbers, or one bool per picture."""
         numbers = row_numbers(rows, len(self))
         return replace(
             self,
@@ -116,7 +116,7 @@ class ImageIndex(ExportedIndex):
         return self.features.nbytes + (0 if self.scales is None else self.scales.nbytes)
 
     def vector(self, key: str) -> Features:
-        """Return float32 ``[D]`` of a picture, which may serve as a query; DataError for no key."""
+        """Return a picture's float32 ``[D]``, usable as a query; DataError for an unknown key."""
         try:
             row = self.keys.index(key)
         except ValueError:
@@ -125,14 +125,14 @@ class ImageIndex(ExportedIndex):
         return vector if self.scales is None else np.asarray(vector * self.scales[row])
 
     def require(self, model_hash: str, decode: str | None = None) -> None:
-        """Raise BundleError, naming both, for another model's index or another decode mode."""
+        """Raise BundleError, naming both, if the model or the decode mode differs."""
         if self.model_hash != model_hash:
             raise BundleError(
                 f"the index was made by model {self.model_hash}, but this is {model_hash}; index "
                 "the images again with this model"
             )
         if decode not in (None, self.decode):
-            raise BundleError(f"the index is of pictures decoded {self.decode}, not {decode}")
+            raise BundleError(f"the index has pictures decoded {self.decode}, not {decode}")
 
     def scores(self, queries: Features) -> Features:
         """Return float32 ``[Q, N]`` cosines of unit-norm ``[Q, D]``.
@@ -152,7 +152,7 @@ class ImageIndex(ExportedIndex):
     ) -> list[list[Hit]]:
         """Return ``top`` of each query of ``[Q, D]``; scores below ``min_score`` are left out.
 
-        ``exact`` compares every picture, also where the index has a graph.
+        ``exact`` compares every picture, even if the index has a graph.
         """
         if k < 1:
             raise DataError(f"k must be 1 or more, not {k}")
@@ -177,13 +177,13 @@ class ImageIndex(ExportedIndex):
         dtype: GraphType = "int8", minimum: int = EXACT_BELOW, threads: int | None = None,
         progress: Progress = False,
     ) -> ImageIndex:  # fmt: skip
-        """Return the index with a graph (usearch, HNSW) by which a search compares few pictures.
+        """Return the index with a graph (usearch, HNSW), so that a search compares few pictures.
 
-        The search is set so that it finds a share ``recall`` of the ``k`` pictures that an exact
-        search finds, measured with ``queries`` ``[Q, D]``, such as texts, by default 200 pictures
-        of the index, which are found more easily; ``graph.facts`` has the value. Scores stay exact.
-        Pictures that are added later are compared until the next call, which adds them to it. An
-        index of fewer than ``minimum`` is returned without. MissingExtraError: there is no usearch.
+        Searches are tuned to return a share ``recall`` of an exact search's ``k`` pictures. It is
+        measured with ``queries`` ``[Q, D]``, such as texts, or 200 pictures of the index, which are
+        easier; ``graph.facts`` has the value. Scores stay exact. Pictures added later are compared
+        one by one until the next call adds them to the graph. An index of fewer than ``minimum``
+        pictures gets no graph. Raise MissingExtraError without usearch.
         """
         from tinyclip_edge.runtime.graph_recall import graph_of
 
@@ -200,9 +200,9 @@ class ImageIndex(ExportedIndex):
         *, metadata: Iterable[Mapping[str, Any]] | None = None,
         on_error: OnError = "raise", progress: Progress = False,
     ) -> ImageIndex:  # fmt: skip
-        """Return an index with more pictures, embedded by its model; arguments as of ``index``.
+        """Return an index with more pictures, embedded by its model; arguments as for ``index``.
 
-        Raise BundleError for another model, DataError for a key that it has already.
+        Raise BundleError for another model, DataError for a key that it already has.
         """
         model = model.decoding(self.decode)
         self.require(model.model_hash)
@@ -214,7 +214,7 @@ class ImageIndex(ExportedIndex):
         *, metadata: Iterable[Mapping[str, Any]] | None = None,
         on_error: OnError = "raise", progress: Progress = False,
     ) -> ImageIndex:  # fmt: skip
-        """Return an index as ``add`` does, in which pictures replace those of the same key."""
+        """Return an index as ``add`` does, but new pictures replace those of the same key."""
         model = model.decoding(self.decode)
         self.require(model.model_hash)
         added = model.index(images, keys, metadata=metadata, on_error=on_error, progress=progress)
@@ -223,7 +223,7 @@ class ImageIndex(ExportedIndex):
     def merge(self, other: ImageIndex, *, on_duplicate: str = "raise") -> ImageIndex:
         """Return an index of both, in this one's precision and dimensions.
 
-        ``on_duplicate``: a key of both raises DataError, or keeps the "first" or the "last"
+        ``on_duplicate``, for a key of both: "raise" DataError, or keep the "first" or the "last"
         picture. Raise BundleError for an index of another model or decode mode.
         """
         other.require(self.model_hash, self.decode)
@@ -279,8 +279,8 @@ class ImageIndex(ExportedIndex):
     def load(cls, path: str | Path, *, mmap: bool = False, exact: bool = False) -> ImageIndex:
         """Read a file of ``save``; raise DataError if it is missing or not an index.
 
-        ``mmap`` leaves features and graph on disk, of which a search reads what it needs: a large
-        index opens at once. They are checked when they are used. ``exact`` leaves the graph out.
+        ``mmap`` leaves features and graph on disk, to be checked when used: a large index opens at
+        once, and a search reads only what it needs. ``exact`` leaves out the graph.
         """
         path = index_path(path)
         content = read_index(path, mapped=mmap, exact=exact)

@@ -1,7 +1,7 @@
-"""Write an index for engines that grow beyond one machine: Parquet, LanceDB, Qdrant.
+"""Export an index to engines that scale beyond one machine: Parquet, LanceDB, Qdrant.
 
 Each entry has the key, the vector, the model's hash and precision, and the metadata. Vectors are
-those that a search here compares, so that products with a query are the same scores elsewhere.
+those that a search here compares, so their dot products with a query give the same scores.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _POINTS = 1 << 10  # of a request to Qdrant
 
 
 class Columns(Protocol):
-    """What is exported of an index."""
+    """What is exported from an index."""
 
     @property
     def keys(self) -> Sequence[str]:
@@ -51,12 +51,12 @@ class Columns(Protocol):
 
     @property
     def metadata(self) -> Sequence[Mapping[str, Any]] | None:
-        """A table a picture."""
+        """A mapping per picture."""
         ...
 
     @property
     def width(self) -> int | None:
-        """Dimensions of the model's embeddings, where the index has fewer."""
+        """Dimensions of the model's embeddings, if the index has fewer."""
         ...
 
     @property
@@ -78,8 +78,8 @@ class ExportedIndex:
     def to_parquet(self: Columns, path: str | Path) -> Path:
         """Write one Parquet file atomically, and return its path.
 
-        Columns: ``key``, ``vector`` in the index's type, with int8 also ``scale``, ``model``,
-        ``precision``, and ``metadata`` as JSON. Raise DataError for a path that exists.
+        Columns: ``key``, ``vector`` in the index's type, ``scale`` (int8 only), ``model``,
+        ``precision``, and ``metadata`` as JSON. Raise DataError if the path exists.
         """
         parquet = _library("pyarrow.parquet", "parquet")
         target = Path(expanded(path))
@@ -96,10 +96,10 @@ class ExportedIndex:
         return target
 
     def to_lancedb(self: Columns, database: str | Path | DBConnection, table: str) -> None:
-        """Write a new table of a LanceDB, a folder or a connection, to search by dot product.
+        """Write a new table to LanceDB, a folder or a connection; search it by dot product.
 
-        Columns are those of ``to_parquet``, with float32 vectors. Raise DataError for a table that
-        exists, and when LanceDB refuses; nothing is left of the table then.
+        Columns are those of ``to_parquet``, with float32 vectors. Raise DataError if the table
+        exists, or if LanceDB refuses, in which case the unfinished table is removed.
         """
         lancedb = _library("lancedb", "lancedb")
         _check_keys(self.keys)
@@ -117,11 +117,11 @@ class ExportedIndex:
             raise _refusal("LanceDB", error) from error
 
     def to_qdrant(self: Columns, client: QdrantClient | str | Path, collection: str) -> None:
-        """Write a new collection of Qdrant, by a client, an address or a folder, of dot products.
+        """Write a new Qdrant collection for dot products, by a client, an address or a folder.
 
         Ids are row numbers; payloads have ``key``, ``model``, ``precision`` and ``metadata``.
-        Raise DataError for a collection that exists, and when Qdrant refuses; nothing is left of
-        the collection then.
+        Raise DataError if the collection exists, or if Qdrant refuses, in which case the
+        unfinished collection is removed.
         """
         qdrant = _library("qdrant_client", "qdrant")
         _check_keys(self.keys)
@@ -193,7 +193,7 @@ def _refusal(engine: str, error: BaseException) -> BaseException:
 
 
 def _check_keys(keys: Sequence[str]) -> None:
-    """Raise DataError for a key that is no UTF-8, as names of files may be."""
+    """Raise DataError for a key that is not UTF-8; file names may be in other encodings."""
     for key in keys:
         try:
             key.encode()

@@ -26,14 +26,14 @@ from tinyclip_edge.runtime.npz_members import mapped_array, read_array, write_me
 if TYPE_CHECKING:
     from tinyclip_edge.runtime.graph import Graph
 
-# 1 had neither a version nor metadata, errors, files and bundle; 2 no decode mode.
+# 1 had no version, metadata, errors, files or bundle; 2 had no decode mode.
 FORMAT_VERSION = 3
-MARKS = 256  # commas, colons and brackets in the metadata of a picture, at most on average
+MARKS = 256  # most commas, colons and brackets in the metadata per picture, on average
 
-# The file of a picture when it was embedded.
+# State of a picture's file when it was embedded.
 FILE_STAMP = np.dtype([("size", "<i8"), ("mtime_ns", "<i8"), ("digest", "u1", (16,))])
 
-_NOT_FINITE = re.compile(rb"NaN|Infinity|[eE]\+?[0-9]{3}")  # a number that may be none
+_NOT_FINITE = re.compile(rb"NaN|Infinity|[eE]\+?[0-9]{3}")  # may not be a finite number
 
 
 class SkippedImage(NamedTuple):
@@ -104,8 +104,7 @@ def read_index(path: Path, *, mapped: bool = False, exact: bool = False) -> Inde
     """Read and check an index file; raise DataError if it is missing, broken or not an index.
 
     ``mapped`` leaves keys, features, file stamps and graph on disk, unchecked, and maps them into
-    memory.
-    ``exact`` leaves the graph out.
+    memory. ``exact`` leaves out the graph.
     """
     try:
         with path.open("rb") as raw, zipfile.ZipFile(raw) as file:
@@ -164,7 +163,7 @@ def _metadata_bytes(content: IndexContent) -> npt.NDArray[np.uint8]:
 
 
 def _most_values(features: npt.NDArray[Any]) -> int:
-    """Return how many values and keys a JSON of an index may have."""
+    """Return how many values and keys the JSON in an index may have."""
     return JSON_VALUES + MARKS * len(features)
 
 

@@ -1,4 +1,4 @@
-"""The keys of an index in its file: a JSON list, and where each of its texts ends."""
+"""The keys of an index in its file: a JSON list, and where each key ends in it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import numpy.typing as npt
 
 from tinyclip_edge.errors import DataError
 
-_KEYS = 1 << 14  # that are read or written at a time
+_KEYS = 1 << 14  # that are read at a time
 _SEPARATOR = b", "
 
 
 class MappedKeys(Sequence[str]):
-    """Keys that stay in a mapped file; each is read when it is used, with DataError if broken."""
+    """Keys that stay in a mapped file and are read when used; DataError if they are broken then."""
 
     def __init__(self, content: npt.NDArray[Any], ends: npt.NDArray[Any]) -> None:
-        """Raise ValueError for arrays of another kind than ``key_bytes`` makes."""
+        """Raise ValueError for arrays of other types than ``key_bytes`` returns."""
         if content.dtype != np.uint8 or ends.dtype != np.int64 or content.ndim != ends.ndim != 1:
             raise ValueError("its keys are of another kind")
         self._content, self._ends = content, ends
@@ -49,7 +49,7 @@ class MappedKeys(Sequence[str]):
         return len(self) == len(other) and all(map(str.__eq__, self, other))
 
     def index(self, value: Any, start: int = 0, stop: int | None = None) -> int:  # noqa: ANN401 - as of Sequence
-        """Return the first row of a key; raise ValueError for none."""
+        """Return the first row of a key; raise ValueError if there is none."""
         first, last, _ = slice(start, stop).indices(len(self))
         for row, key in enumerate(self._texts(first, last), first):
             if key == value:

@@ -40,8 +40,8 @@ def read_parquet_index(paths: str | Path | Iterable[str | Path]) -> IndexContent
             )
         if len(modes) > 1:
             raise BundleError(
-                f"{path} has embeddings of pictures decoded {decode}, the other files have not; "
-                "read files of one mode"
+                f"{path} has embeddings of pictures decoded {decode}, unlike the other files; read "
+                "files of one mode only"
             )
         if len(forms) > 1 or len(widths) > 1:
             raise DataError(f"{path} has vectors of another type or width than the other files")

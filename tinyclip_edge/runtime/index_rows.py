@@ -42,7 +42,7 @@ def select(values: Sequence[Value], rows: slice | npt.NDArray[np.intp]) -> tuple
 
 
 def row_numbers(rows: object, count: int) -> slice | npt.NDArray[np.intp]:
-    """Return a slice as it is, and row numbers or one bool a row as row numbers.
+    """Return a slice unchanged, and row numbers or one bool per row as row numbers.
 
     Raise DataError for anything else, and for rows beyond ``count``.
     """
@@ -70,7 +70,7 @@ def matching_rows(
     predicate: Predicate | None,
     equal: Metadata,
 ) -> npt.NDArray[np.bool_]:
-    """Return one bool a picture: whether the predicate holds and metadata have these values."""
+    """Return one bool per picture: whether the predicate holds and metadata have these values."""
 
     def matches(key: str, entry: Metadata) -> bool:
         return all(name in entry and entry[name] == value for name, value in equal.items()) and (
@@ -93,7 +93,7 @@ def joined_rows(
     common = set(first).intersection(last)
     if common and on_duplicate == "raise":
         raise DataError(
-            f"index: {shown(min(common))} is in it already{_others(len(common))}; update replaces "
+            f"index: {shown(min(common))} is already in it{_others(len(common))}; update replaces "
             'pictures, merge(…, on_duplicate="first") keeps them'
         )
     keeps_first = np.array(
@@ -138,7 +138,7 @@ def joined_stamps(
 
 
 def repeated(keys: Sequence[str]) -> tuple[str, int] | None:
-    """Return one key that occurs more than once and the number of such keys; None for none."""
+    """Return one key that occurs more than once and the number of such keys, or None."""
     if len(set(keys)) == len(keys):
         return None
     seen: set[str] = set()

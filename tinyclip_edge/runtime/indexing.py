@@ -110,7 +110,7 @@ def build_index(
 class _Item(NamedTuple):
     key: str
     image: ImageInput
-    label: str  # in messages, where the image has no path
+    label: str  # in messages, if the image has no path
     metadata: Mapping[str, Any]
 
 
@@ -119,11 +119,11 @@ def _items(
     keys: Iterable[str] | None,
     metadata: Iterable[Mapping[str, Any]] | None,
 ) -> tuple[Iterator[_Item], int | None]:
-    """Return the pictures with their keys and metadata, and their number where it is known."""
+    """Return the pictures with their keys and metadata, and their number if known."""
     total = None if isinstance(collection, Iterator) else len(collection)
     for name, column in (("keys", keys), ("metadata", metadata)):
         if isinstance(column, (str, Mapping)):
-            raise DataError(f"index: {name} must be a list, one entry a picture")
+            raise DataError(f"index: {name} must be a list with one entry per picture")
         count = getattr(column, "__len__", lambda: total)()
         if None not in (count, total) and count != total:
             raise DataError(f"index: {count} {name} do not match {total} images")
@@ -144,7 +144,7 @@ def _numbered(
         key = next(key_of, missing) if key_of is not None else path or str(number)
         entry = next(entries, missing) if entries is not None else {}
         if key is missing or entry is missing:
-            raise DataError(f"index: there are {number} keys or metadata, and more images")
+            raise DataError(f"index: there are {number} keys or metadata, but more images")
         if not isinstance(key, str) or not isinstance(entry, Mapping):
             raise DataError(
                 f"index: key {shown(key)} must be str, and its metadata a mapping of values"
@@ -152,7 +152,7 @@ def _numbered(
         yield _Item(str(key), image, f"image {number}", entry)
     for column in (key_of, entries):
         if column is not None and next(column, missing) is not missing:
-            raise DataError(f"index: there are only {number + 1} images, and more keys or metadata")
+            raise DataError(f"index: there are only {number + 1} images, but more keys or metadata")
 
 
 def _collection(

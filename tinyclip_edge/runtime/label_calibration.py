@@ -1,7 +1,7 @@
 """Calibrate a bundle's probabilities on held-out pictures of its labels.
 
-Shapes: N pictures, C labels. The temperature is that of Guo et al. (2017, "On calibration of modern
-neural networks"), and so is the expected calibration error.
+Shapes: N pictures, C labels. Temperature and expected calibration error are those of Guo et al.
+(2017, "On calibration of modern neural networks").
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from tinyclip_edge.runtime.edge import EdgeCLIP
 from tinyclip_edge.runtime.prompts import check_prompts, class_features
 from tinyclip_edge.runtime.protocol import Embedder, Features, ImageInput
 
-BINS = 15  # of equal width, as Guo et al.
-COVERAGE = 0.95  # share of right answers that the threshold lets pass
-MIN_RIGHT = math.ceil(1 / (1 - COVERAGE)) - 1  # fewer right answers do not show that share
+BINS = 15  # of equal width, as in Guo et al.
+COVERAGE = 0.95  # share of right answers that the threshold accepts
+MIN_RIGHT = math.ceil(1 / (1 - COVERAGE)) - 1  # fewer right answers cannot show that share
 MIN_IMAGES = 2 * MIN_RIGHT
-COLDEST, HOTTEST = 0.25, 20.0  # temperatures; without a wrong answer the best one is 0
+COLDEST, HOTTEST = 0.25, 20.0  # temperatures; if every answer is right, the best would be 0
 STEPS = 60  # of the search: each narrows the range to 0.62 of it
 
 Floats = npt.NDArray[np.float64]
@@ -41,7 +41,7 @@ class HeldOut:
     targets: Sequence[int]  # positions in labels
     labels: tuple[str, ...]
     templates: tuple[str, ...] = ("{}",)
-    labelled_by: str = "folders"  # or the name of the model whose answers the targets are
+    labelled_by: str = "folders"  # or the name of the model that chose the targets
 
     @classmethod
     def by_teacher(
@@ -57,7 +57,7 @@ class HeldOut:
         return cls(images, targets.tolist(), tuple(labels), tuple(templates), teacher.name)
 
     def check(self) -> None:
-        """Raise DataError for too few pictures, one label, or targets that are no labels."""
+        """Raise DataError for too few pictures, one label, or targets that are not labels."""
         if len(self.labels) < 2:
             raise DataError("a threshold needs at least two labels")
         if len(self.images) != len(self.targets):
@@ -68,7 +68,7 @@ class HeldOut:
                 f"at least {MIN_IMAGES}"
             )
         if not all(0 <= target < len(self.labels) for target in self.targets):
-            raise DataError("a held-out image has a target that is no label")
+            raise DataError("a held-out image has a target that is not a label")
 
 
 def calibrate_bundle(
@@ -109,10 +109,10 @@ def measure_confidence(clip: EdgeCLIP, held_out: HeldOut) -> dict[str, float]:
 def confidence_of(
     logits: Features, targets: Sequence[int], bias: float | None = None
 ) -> dict[str, float]:
-    """Return temperature, threshold and what they do, of logits ``[N, C]`` and targets ``[N]``.
+    """Return temperature, threshold and their effect for logits ``[N, C]`` and targets ``[N]``.
 
-    The error after is of probabilities whose temperature the other half of the pictures has set.
-    Raises DataError when hardly any answer is right.
+    ``ece_after`` is cross-validated: each half of the pictures uses the temperature fitted to the
+    other half. Raises DataError if too few answers are right.
     """
     values, labels = np.asarray(logits, np.float64), np.asarray(targets, np.int64)
     temperature = fit_temperature(values, labels, bias)
@@ -125,7 +125,7 @@ def confidence_of(
             f"only {len(correct):,} of {len(values):,} held-out images are classified right; a "
             f"threshold needs {MIN_RIGHT}"
         )
-    threshold = math.floor(correct[place - 1] * 1e6) / 1e6  # down: it must not lie above the value
+    threshold = math.floor(correct[place - 1] * 1e6) / 1e6  # rounded down: it must not reject it
     return {
         "temperature": float(f"{temperature:.6g}"),
         "threshold": threshold,
@@ -140,10 +140,10 @@ def confidence_of(
 def expected_calibration_error(
     confidences: Features | Floats, correct: npt.NDArray[np.bool_], bins: int = BINS
 ) -> float:
-    """Return the mean distance of confidence and accuracy, over bins of equal width.
+    """Return the mean distance between confidence and accuracy over bins of equal width.
 
-    ``confidences [N]`` are the probabilities of the answers and ``correct [N]`` whether they are
-    right; a bin contains its upper bound, and counts by its share of the answers.
+    ``confidences [N]`` are the probabilities of the best labels, and ``correct [N]`` whether those
+    are right. A bin contains its upper bound and is weighted by its share of the pictures.
     """
     edges = np.linspace(0, 1, bins + 1)
     places = np.clip(np.searchsorted(edges, confidences, side="left") - 1, 0, bins - 1)
@@ -152,9 +152,9 @@ def expected_calibration_error(
 
 
 def fit_temperature(logits: Floats, targets: Targets, bias: float | None = None) -> float:
-    """Return the temperature from COLDEST to HOTTEST of the least negative log-likelihood.
+    """Return the temperature from COLDEST to HOTTEST with the least negative log-likelihood.
 
-    It is convex in the inverse of the temperature, so that narrowing the range finds it.
+    The loss is convex in the inverse temperature, so narrowing the range leads to its minimum.
     """
     low, high = math.log(COLDEST), math.log(HOTTEST)
     ratio = (math.sqrt(5) - 1) / 2  # golden section

@@ -123,39 +123,39 @@ KEYS = (
         "matryoshka", "an object", "`dimensions`: lengths of prefixes of an embedding that the "
         "model was trained for, besides the full one.", False,
     ),
-    ManifestKey("familiarity", "an object", "What tells pictures like those of the training from "
-                "others; absent: unknown.", False),
-    ManifestKey("familiarity.embedding", "an object", "Least varying directions of the training's "
-                "image embeddings: `mean` (base64 of float32), `directions` (of int8), `scales` of "
-                "the directions, which divide by the deviation.", False),
-    ManifestKey("familiarity.looks", "an object", "The same of the border, the flat area and the "
-                "detail of preprocessed pictures, with `quantiles` of the squared distance of the "
+    ManifestKey("familiarity", "an object", "Data that distinguishes pictures like the "
+                "training's from others; absent: unknown.", False),
+    ManifestKey("familiarity.embedding", "an object", "Directions in which the training's image "
+                "embeddings vary least: `mean` (base64 of float32), `directions` (base64 of int8), "
+                "and `scales` of the directions, which include division by the deviation.", False),
+    ManifestKey("familiarity.looks", "an object", "The same for border, flat area and detail of "
+                "preprocessed pictures, with `quantiles` of the squared distance of the "
                 "verification's pictures.", False),
     ManifestKey("familiarity.precisions", "an object", "By precision.", False),
     ManifestKey("familiarity.precisions.*", "an object", "`quantiles` of the squared distance of "
                 "the embeddings.", False),
     ManifestKey("familiarity.precisions.*.threshold", "a number", "A picture is unfamiliar if the "
-                "larger of its two p-values is below: 1 % of the verification's pictures.", False,
-                minimum=0, maximum=1),
-    ManifestKey("confidence", "an object", "What held-out pictures of some labels say about the "
-                "probabilities: `labels`, their prompts `templates`, number of `images`; absent: "
-                "not calibrated.", False),
-    ManifestKey("confidence.labelled_by", "text", "`folders`, or the model whose answers count as "
+                "larger of its two p-values is below this, as for 1 % of the verification's "
+                "pictures.", False, minimum=0, maximum=1),
+    ManifestKey("confidence", "an object", "Calibration of probabilities on held-out pictures: "
+                "`labels`, their prompt `templates`, number of `images`; absent: not "
+                "calibrated.", False),
+    ManifestKey("confidence.labelled_by", "text", "`folders`, or the model whose labels count as "
                 "right.", False),
     ManifestKey("confidence.coverage", "a number", "Share of the right answers that a threshold "
-                "lets pass.", False, minimum=0, maximum=1),
+                "accepts.", False, minimum=0, maximum=1),
     ManifestKey("confidence.precisions", "an object", "By precision.", False),
     ManifestKey("confidence.precisions.*", "an object", "`accuracy`, and the shares of right and "
-                "wrong answers that the threshold lets pass, `right_answered` and "
+                "wrong answers that the threshold accepts, `right_answered` and "
                 "`wrong_answered`.", False),
     ManifestKey("confidence.precisions.*.temperature", "a number", "Logits are divided by it "
                 "before softmax or sigmoid.", False, above=0, maximum=LARGEST),
-    ManifestKey("confidence.precisions.*.threshold", "a number", "An answer is unknown if its "
-                "probability at the temperature is below.", False, minimum=0, maximum=1),
+    ManifestKey("confidence.precisions.*.threshold", "a number", "A picture is unknown if its "
+                "best probability at the temperature is below this.", False, minimum=0, maximum=1),
     ManifestKey("confidence.precisions.*.ece_before", "a number", "Expected calibration error at "
                 "temperature 1, over 15 bins.", False, minimum=0, maximum=1),
-    ManifestKey("confidence.precisions.*.ece_after", "a number", "The same at the temperature, "
-                "each half of the pictures at that of the other half.", False, minimum=0,
+    ManifestKey("confidence.precisions.*.ece_after", "a number", "The same at the temperature: "
+                "each half of the pictures at the one fitted to the other half.", False, minimum=0,
                 maximum=1),
     ManifestKey("inputs", "an object", "Fixed shapes of the towers' inputs.", False),
     _size("inputs.batch", "Fixed batch size of the towers.", required=False),

@@ -1,4 +1,4 @@
-"""Arrays in an .npz file: no pickles, memory bounded by the file, and usable where they lie."""
+"""Arrays in an .npz file: no pickles, memory bounded by the file, and usable in place."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-ALIGNMENT = 64  # bytes: arrays start at a multiple, so that they can be used where they lie
+ALIGNMENT = 64  # bytes: arrays start at a multiple, so they can be mapped and used in place
 
 _LOCAL_HEADER = 30  # bytes before a member's name
 _ZIP64_EXTRA = 20  # bytes that zipfile adds to a local header with 64-bit sizes
@@ -22,7 +22,7 @@ _PADDING = 0xD935  # kind of an extra field that only aligns what follows
 def write_member(archive: zipfile.ZipFile, name: str, array: npt.NDArray[Any]) -> None:
     """Write an array whose numbers start at a multiple of ALIGNMENT."""
     member = zipfile.ZipInfo(name)
-    # A position of the archive itself: what it is written to may begin before it.
+    # Counted from the start of the archive, which need not be the start of its file.
     start = archive.start_dir + _LOCAL_HEADER + len(name) + _ZIP64_EXTRA
     padding = -(start + 4) % ALIGNMENT
     member.extra = struct.pack("<HH", _PADDING, padding) + bytes(padding)
@@ -32,7 +32,7 @@ def write_member(archive: zipfile.ZipFile, name: str, array: npt.NDArray[Any]) -
 
 
 def read_array(file: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
-    """Return an array in memory; raise ValueError for one that is not what its header says."""
+    """Return an array in memory; raise ValueError for one that does not match its header."""
     content = io.BytesIO(file.read(_stored(file, name)))
     _check_header(content, name, len(content.getvalue()))
     content.seek(0)
@@ -75,7 +75,7 @@ def _check_header(
     if version not in header_readers:
         raise ValueError(f"{name} has an unsupported version of numpy's format")
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # a header of Python 2: none of ours
+        warnings.simplefilter("error")  # a header of Python 2 is not ours
         shape, fortran, dtype = header_readers[version](file)
     # numpy allocates the size that the header claims before it reads the data.
     if dtype.hasobject or math.prod(shape) * dtype.itemsize != end - file.tell():

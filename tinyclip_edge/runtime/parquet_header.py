@@ -1,4 +1,4 @@
-"""What the embeddings of a parquet file are of, as an entry of the file's metadata."""
+"""The header of a parquet file of embeddings, an entry of the file's metadata."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ ENTRY = b"tinyclip_edge"  # of the file's metadata
 
 @dataclass(frozen=True, slots=True)
 class FileHeader:
-    """What the embeddings of a file are of."""
+    """The model of a file's embeddings, their form, and how the pictures were decoded."""
 
     model_hash: str  # of weights and precision
     precision: str  # of the model
     dimensions: int  # of a vector
     dtype: str = "float16"  # of a vector's numbers
-    width: int | None = None  # of the model's embeddings, where vectors have the first of them
+    width: int | None = None  # of the model's embeddings, if vectors have fewer
     decode: str = EXACT  # mode of the pictures, of DECODE_MODES
     about: Mapping[str, Any] = field(default_factory=dict)  # JSON values of the writer
     version: int = VERSION

@@ -1,9 +1,9 @@
 """Embeddings in parquet files, of an index or of a shard: their columns, writer and reader.
 
 Columns: ``key``, ``vector`` (a list of fixed size of float16, float32 or int8), ``scale`` (float32,
-of int8 vectors), ``model``, ``precision``, ``metadata`` (JSON), and of pairs ``captions``,
-``caption_vectors`` and ``caption_scales``. The metadata of a file written here have an entry, JSON
-of a ``FileHeader``.
+of int8 vectors), ``model``, ``precision``, ``metadata`` (JSON), and for pairs ``captions``,
+``caption_vectors`` and ``caption_scales``. The metadata of a file written here include a
+``FileHeader`` as JSON.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 ROW_GROUP = 16_384  # rows that are read or written at a time
-_ROW_BYTES = 100  # of memory that a row takes beside its vector
+_ROW_BYTES = 100  # of memory that a row takes besides its vector
 
 
 class Captions(NamedTuple):
-    """Texts of each row, and the embeddings of all in order."""
+    """Texts of each row, and the embeddings of all texts in order."""
 
     texts: Sequence[Sequence[str]]
     vectors: Features  # [sum of texts, D]
@@ -103,13 +103,13 @@ class ParquetWriter:
         }
 
     def close(self, **about: object) -> None:
-        """Write the end of the file, with the header; ``about`` is added to its own."""
+        """Write the end of the file, with the header; ``about`` is added to the header's."""
         header = replace(self._header, about={**self._header.about, **about})
         self._file.add_key_value_metadata(header_entry(header))
         self._file.close()
 
     def abandon(self) -> None:
-        """Release the file, which is removed."""
+        """Close the file, which is then removed."""
         with suppress(Exception):  # the disk may be full
             self._file.close()
 
@@ -118,9 +118,9 @@ class ParquetWriter:
 def parquet_file(
     path: Path, header: FileHeader, *, captions: bool = False
 ) -> Iterator[ParquetWriter]:
-    """Yield a writer of a file that replaces ``path`` when it was closed.
+    """Yield a writer of a file that replaces ``path`` when the block ends.
 
-    Raise DataError when the disk refuses, MissingExtraError without pyarrow.
+    Raise DataError if the disk refuses, MissingExtraError without pyarrow.
     """
     if header.dtype not in DTYPES:
         raise DataError(f"dtype {header.dtype!r}{did_you_mean(header.dtype, DTYPES)}")
@@ -135,7 +135,7 @@ def parquet_file(
 
 
 def read_header(path: Path) -> FileHeader:
-    """Return the header of a file of ``parquet_file``; DataError for a file of another kind."""
+    """Return the header of a file of ``parquet_file``; raise DataError for any other file."""
     with _opened(path) as file:
         entry = (file.metadata.metadata or {}).get(ENTRY)
         if entry is None:
@@ -156,7 +156,7 @@ class Rows(NamedTuple):
 class FileRows(NamedTuple):
     """Content of a file."""
 
-    width: int | None  # of the model's embeddings, where the file's vectors are shorter
+    width: int | None  # of the model's embeddings, if the file's vectors are shorter
     decode: str  # mode of the pictures
     parts: list[Rows]
 
@@ -198,7 +198,7 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
 def _check(path: Path, file: pq.ParquetFile, vector: pa.DataType) -> bool:
     """Return whether vectors are int8.
 
-    Raise ValueError for columns of other types, and for a file that grows out of proportion.
+    Raise ValueError for columns of other types, or a file that unpacks to far more than its size.
     """
     pa = _arrow()
     numbers = {pa.float16(): False, pa.float32(): False, pa.int8(): True}

@@ -21,10 +21,10 @@ def folder_pictures(
 ) -> list[str]:
     """Return the paths of all pictures below folders, in order of their names.
 
-    ``is_wanted``: whether a file of this name is one. Hidden files and folders are left out; a file
-    that several links or folders lead to appears once, under its own name if that is below a
-    folder. Raise DataError for a folder that is missing, may not be read (unless ``on_unreadable``
-    is called), and where there is no picture.
+    ``is_wanted``: whether a file of this name is a picture. Hidden files and folders are left out;
+    a file that several links or folders lead to appears once, under its own name if that is below
+    a folder. Raise DataError for a missing folder, an unreadable one (unless ``on_unreadable`` is
+    passed), or no pictures at all.
     """
     roots = [_checked(folder) for folder in folders]
     kinds: Counter[str] = Counter()
@@ -52,7 +52,7 @@ def no_pictures(folders: Iterable[Path], kinds: Counter[str]) -> DataError:
 def _checked(folder: str | Path) -> Path:
     path = Path(expanded(folder))
     if not is_folder(path):
-        kind = "it is not a folder" if os.path.lexists(path) else "there is none"
+        kind = "it is not a folder" if os.path.lexists(path) else "it does not exist"
         raise DataError(f"no folder {path}: {kind}")
     return path
 
@@ -65,7 +65,7 @@ def _pictures(
 ) -> Iterator[str]:
     for name in files_below(root, DataError, on_unreadable=on_unreadable):
         base = name.rpartition("/")[2]
-        # A link may lead to a pipe or device, or nowhere: that one is a missing picture.
+        # A link to a pipe or device is skipped; one that leads nowhere is a missing picture.
         is_picture = is_wanted(base) and not base.startswith(".")
         if is_picture and (is_file(root / name) or not exists(root / name)):
             yield str(root / name)

@@ -52,7 +52,7 @@ class PictureSearch(ABC):
 
     @abstractmethod
     def picture_encoder(self) -> PictureEncoder:
-        """Return the parts of the image tower, for work that decodes ahead of it."""
+        """Return the parts of the image tower, for callers that decode ahead of it."""
 
     def index(
         self,
@@ -66,9 +66,9 @@ class PictureSearch(ABC):
         """Embed a folder, or a list or generator of paths, folders and pictures.
 
         ``keys``: paths by default, and numbers for pictures without a path. ``metadata``: a mapping
-        of JSON values a picture. ``on_error="skip"`` leaves out pictures that cannot be read and
+        of JSON values per picture. ``on_error="skip"`` leaves out pictures that cannot be read and
         lists them in ``index.errors``; "raise" raises DataError. ``progress``: True for a bar on
-        stderr, or a function of the pictures done and their number (None if unknown). Pictures are
+        stderr, or a function of the pictures done and their total (None if unknown). Pictures are
         decoded in threads while the model computes; a few batches are in memory at a time.
         """
         from tinyclip_edge.runtime.indexing import build_index
@@ -84,7 +84,7 @@ class PictureSearch(ABC):
         A str is a text; a picture is a Path, bytes, PIL image or uint8 array. A mapping is a sum
         with weights, negative ones too: ``{"a bicycle": 1, Path("a.jpg"): 0.5, "red": -1}``. A
         float array ``[D]`` is an embedding. Raise DataError for a text that is the path of a
-        picture, and for a sum of nothing.
+        picture, and for a sum that is empty or cancels out.
         """
         if isinstance(query, Mapping):
             return _sum([float(weight) * self.query(part) for part, weight in query.items()])
@@ -122,10 +122,10 @@ class PictureSearch(ABC):
     ) -> list[Hit] | list[list[Hit]]:
         """Return the ``k`` pictures nearest to a query, best first; see ``query`` for its forms.
 
-        Pictures are decoded as the index's were. A list or tuple of queries is answered by a list
-        for each. ``negative``: one or several
-        queries to be unlike; each is subtracted. ``min_score`` leaves out lower cosines. Raise
-        BundleError when another model, or another precision of it, made the index.
+        Query pictures are decoded as the index's were. A list or tuple of queries returns a list
+        for each. ``negative``: one or several queries to avoid; each is subtracted. ``min_score``
+        leaves out lower cosines. Raise BundleError if another model, or another precision of it,
+        made the index.
         """
         index.require(self.model_hash)
         several = isinstance(query, (list, tuple))

@@ -12,14 +12,14 @@ from typing import Any
 from tinyclip_edge.runtime.devices import CPU, CPU_PROVIDER, Device
 
 _KERNEL = "_kernel_time"  # end of the name of a node's event in onnxruntime's profile
-_COPIES = ("MemcpyToHost", "MemcpyFromHost")  # between devices; no nodes of the model
+_COPIES = ("MemcpyToHost", "MemcpyFromHost")  # between devices; not nodes of the model
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
     """Where the nodes of one tower ran.
 
-    A provider that compiles joins many nodes into one, which counts once.
+    A provider that compiles the graph merges many nodes into one, which counts once.
     """
 
     device: str
@@ -28,7 +28,7 @@ class Placement:
 
     @property
     def cpu_nodes(self) -> int:
-        """Number of nodes that ran on the CPU though another device was asked for."""
+        """Number of nodes that ran on the CPU although another device was requested."""
         return sum(self.cpu_operators.values())
 
     def as_dict(self) -> dict[str, Any]:
@@ -55,7 +55,7 @@ class Recorder:
         self._device = device
         import tempfile  # slow to import, and not needed on the CPU
 
-        # Removed with this object, too.
+        # Also removed with this object, if the session never runs.
         self._folder = tempfile.TemporaryDirectory(
             prefix="tinyclip-edge-", ignore_cleanup_errors=True
         )

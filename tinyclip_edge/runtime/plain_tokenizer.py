@@ -20,7 +20,7 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 class PlainTokenizer:
-    """Texts to token ids, cut to the context and not padded."""
+    """Texts to token ids, truncated to the context and not padded."""
 
     def __init__(self, path: Path, context_length: int, settings: Mapping[str, Any]) -> None:
         """Read a ``tokenizer.json``; ``settings`` is the manifest's ``tokenizer``.
@@ -31,7 +31,7 @@ class PlainTokenizer:
         self._tokenizer = parse_tokenizer(path)
         can_clean = settings.get("clean") in list(CLEANING)
         if not can_clean or not isinstance(settings.get("end"), int):
-            raise ModelError(f"{path}: this tinyclip-edge cannot clean texts for {dict(settings)}")
+            raise ModelError(f"{path}: unknown settings {dict(settings)}; upgrade tinyclip-edge")
         with tokenizer_errors(path), silent_panics():
             self._tokenizer.enable_truncation(context_length)
             self._tokenizer.no_padding()

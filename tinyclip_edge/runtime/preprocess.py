@@ -87,7 +87,7 @@ class Preprocess:
         least = None if self.decode == EXACT else self._least
         decoded = open_image(image, label, as_stored=self.as_stored, least=least)
         try:
-            # as_stored resizes an image in its own mode before RGB, in open_clip's order.
+            # With as_stored, an image is resized in its own mode, then made RGB, as in open_clip.
             fitted = self._fit(decoded, label).convert("RGB")
         except ValueError as error:
             raise DataError(f"{label}: mode {decoded.mode} cannot be resized: {error}") from error
@@ -122,7 +122,7 @@ class Preprocess:
         return _centre(image, self.width, self.height, self.fill_color)
 
     def _least(self, width: int, height: int) -> tuple[float, float]:
-        """Return the least size at which a picture of a size is decoded."""
+        """Return the least size at which a picture of this size is decoded."""
         factor = decode_mode(self.decode).decoded or 1.0
         width, height = self._resized(width, height)
         return factor * width, factor * height
@@ -158,7 +158,7 @@ def _open_clip(config: Mapping[str, Any]) -> dict[str, Any]:
         "width": int(width),
         "mean": _three(config.get("mean") or CLIP_MEAN),
         "std": _three(config.get("std") or CLIP_STD),
-        # "random" is for training; evaluation takes bicubic then.
+        # "random" is for training; evaluation then uses bicubic.
         "interpolation": "bicubic" if interpolation == "random" else interpolation,
         "resize_mode": config.get("resize_mode") or "shortest",
         "fill_color": int(config.get("fill_color") or 0),

@@ -10,7 +10,7 @@ from tinyclip_edge.runtime.protocol import Progress
 
 @contextmanager
 def reported(progress: Progress, text: str) -> Iterator[Callable[[int, int | None], None]]:
-    """Yield a function of the pictures done and their number, None if unknown.
+    """Yield a function of the pictures done and their total, None if unknown.
 
     ``progress``: True draws a bar with rate and time left, in a terminal or a notebook.
     """
@@ -35,7 +35,7 @@ def _bar(text: str) -> Iterator[Callable[[int, int | None], None]]:
             return Text("" if not task.speed else f"{task.speed:,.0f}/s")
 
     console = Console(stderr=True, highlight=False)
-    if not (console.is_terminal or console.is_jupyter):  # a disabled bar of rich 13 ends a line
+    if not (console.is_terminal or console.is_jupyter):  # rich 13 ends a line for a disabled bar
         yield lambda done, total: None
         return
     with Progress(

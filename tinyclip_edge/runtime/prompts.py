@@ -23,7 +23,7 @@ def fill_templates(labels: Iterable[str], templates: Iterable[str]) -> list[str]
     """Return each label in every template, label by label.
 
     Raise DataError for no label, no template, a template without ``{}``, or prompts that are too
-    long together.
+    long in total.
     """
     labels, templates = label_list(labels), label_list(templates, "templates")
     if not labels:
@@ -36,13 +36,13 @@ def fill_templates(labels: Iterable[str], templates: Iterable[str]) -> list[str]
     size = prompt_chars(labels, templates)
     if size > TEXTS_BYTES:
         raise DataError(
-            f"labels and templates make prompts of {size:,} characters; at most {TEXTS_BYTES:,}"
+            f"labels and templates make prompts of {size:,} characters; use at most {TEXTS_BYTES:,}"
         )
     return [template.replace("{}", label) for label in labels for template in templates]
 
 
 def prompt_chars(labels: Sequence[str], templates: Sequence[str]) -> int:
-    """Return the number of characters of all prompts, none of which is made."""
+    """Return the number of characters of all prompts, without building them."""
     label_chars, places = sum(map(len, labels)), [t.count("{}") for t in templates]
     fixed = sum(map(len, templates)) - 2 * sum(places)
     return fixed * len(labels) + sum(places) * label_chars
@@ -117,7 +117,7 @@ def _short(text: str) -> str:
 
 
 def probabilities(logits: npt.NDArray[Real], bias: float | None) -> npt.NDArray[Real]:
-    """Return ``[..., C]``: softmax over C labels, or a sigmoid of each in a model trained so."""
+    """Return ``[..., C]``: softmax over C labels, or with a ``bias`` the sigmoid of each."""
     if bias is not None:
         # tanh does not overflow where exp would.
         return np.asarray(0.5 + 0.5 * np.tanh((logits + bias) / 2))

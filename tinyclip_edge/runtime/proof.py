@@ -1,4 +1,4 @@
-"""Whether another device than the CPU gives a bundle's answers, and which device is quickest."""
+"""Whether a device reproduces a bundle's recorded embeddings, and which device is fastest."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ Clip = TypeVar("Clip", bound=GoldenClip)
 
 
 def prove(clip: GoldenClip, device: str) -> Replay:
-    """Replay the golden vectors; raise DeviceError that names the worst of a device that errs."""
+    """Replay the golden vectors; raise DeviceError, naming the worst, if the device's differ."""
     result = compare(clip)
     if result.failures:
         raise DeviceError(
-            f"device {device} gives other answers than bundle {clip.folder} records for "
+            f"device {device} computes other embeddings than bundle {clip.folder} records for "
             f"{result.precision}: {'; '.join(result.failures)}"
         )
     return result
 
 
 def quickest(load: Callable[[Device], Clip]) -> Clip:
-    """Return the bundle on the device that encodes an image soonest, of those that answer right.
+    """Return the bundle on the device that encodes an image fastest, of those that do so correctly.
 
-    ``load`` opens it on a device, unproven. Devices that fail are told as warnings; with the CPU
-    alone nothing is measured.
+    ``load`` opens it on a device, unchecked. Devices that fail are reported as warnings; with only
+    the CPU, nothing is measured.
     """
     devices = present_devices()
     if len(devices) == 1:

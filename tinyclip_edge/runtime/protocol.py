@@ -1,4 +1,4 @@
-"""Protocols of a model for evaluation and demo, implemented with PyTorch and with ONNX."""
+"""Protocols of models in evaluation and demo, implemented with PyTorch and with ONNX."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ ImageInput: TypeAlias = "str | Path | bytes | Image.Image | npt.NDArray[np.uint8
 Features: TypeAlias = npt.NDArray[np.float32]
 # A collection: pictures, folders of pictures, or one folder.
 Images: TypeAlias = "Iterable[ImageInput] | str | Path"
-OnError: TypeAlias = Literal["raise", "skip"]  # a picture that cannot be read
-# A bar on stderr, or a function of the pictures done and their number, None if unknown.
+OnError: TypeAlias = Literal["raise", "skip"]  # for a picture that cannot be read
+# True for a bar on stderr, or a function of the pictures done and their total, None if unknown.
 Progress: TypeAlias = "bool | Callable[[int, int | None], None]"
 
 
@@ -32,7 +32,7 @@ class EmbedderSpec:
     embedding_dim: int
     encoder_parameters: int  # both towers, without the token embedding
     token_parameters: int  # token embedding
-    bytes_on_disk: int  # all that it loads, weights in their precision
+    bytes_on_disk: int  # of all that it loads, weights in their precision
     runtime: str  # "torch" or "onnxruntime"
     precision: str  # "fp32", "fp16", "int8"
 

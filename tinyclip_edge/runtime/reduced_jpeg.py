@@ -8,14 +8,14 @@ from typing import IO, TypeAlias
 
 from PIL import Image, JpegImagePlugin
 
-# Of the size of an upright picture, the least at which it may be decoded.
+# From the size of an upright picture to the least size at which it may be decoded.
 LeastSize: TypeAlias = "Callable[[int, int], tuple[float, float]]"
 
 _MAGIC = b"\xff\xd8\xff"
 
 
 def is_jpeg(head: bytes) -> bool:
-    """Whether a file begins as a JPEG does."""
+    """Whether a file begins like a JPEG."""
     return head.startswith(_MAGIC)
 
 
@@ -25,9 +25,9 @@ def open_jpeg(stream: IO[bytes]) -> JpegImagePlugin.JpegImageFile:
 
 
 def decode_reduced(image: Image.Image, least: LeastSize, *, on_its_side: bool) -> None:
-    """Have an opened JPEG decoded at the smallest size that is not below ``least``.
+    """Make an opened JPEG decode at the smallest size that is not below ``least``.
 
-    ``on_its_side``: whether it is turned by a quarter before it is upright. Others are unchanged.
+    ``on_its_side``: whether it needs a quarter turn to be upright. Other formats are unchanged.
     """
     if not isinstance(image, JpegImagePlugin.JpegImageFile):
         return

@@ -18,16 +18,16 @@ def replay(
     device: str = CPU,
     device_options: Mapping[str, str] | None = None,
 ) -> Replay:
-    """Open the bundle in one precision and compare its answers with the recorded ones.
+    """Open the bundle in one precision and compare its embeddings with the recorded ones.
 
-    Raise BundleError when it does not open or has no golden vectors of this precision, DeviceError
-    when the device is not there.
+    Raise BundleError if it does not open or has no golden vectors for this precision, DeviceError
+    if the device is not available.
     """
     clip = EdgeCLIP.load(
         folder,
         precision=precision,
         threads=threads,
-        verify=device == CPU,  # elsewhere it would judge the answers, which the caller does
+        verify=device == CPU,  # on other devices it would raise for what the caller reports
         device=device,
         device_options=device_options,
     )

@@ -1,4 +1,4 @@
-"""One ONNX tower in onnxruntime, with the options that hold on small and shared machines."""
+"""One ONNX tower in onnxruntime, with options that suit small and shared machines."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MAX_THREADS = 1024  # onnxruntime itself has no limit
 
 ON_CPU = Device()
 ORT_SUFFIX = ".ort"
-NEWER_FORMAT = "The ORT format model version"  # begins onnxruntime's message
+NEWER_FORMAT = "The ORT format model version"  # start of onnxruntime's message
 # From 1.24 on, onnxruntime itself refuses tensors outside a model's folder.
 READS_OUTSIDE_FILES = tuple(int(part) for part in ort.__version__.split(".")[:2]) < (1, 24)
 
@@ -69,7 +69,7 @@ def full_batch(batch: npt.NDArray[Any], size: int | None) -> npt.NDArray[Any]:
 
 
 class OnnxSession:
-    """An ONNX file in onnxruntime, whose failures are BundleErrors that name it."""
+    """An ONNX file in onnxruntime; its failures become BundleErrors that name the file."""
 
     def __init__(
         self,
@@ -80,10 +80,10 @@ class OnnxSession:
         low_memory: bool = False,
         device: Device = ON_CPU,
     ) -> None:
-        """Open the file; raise BundleError when it does not load, DeviceError for the device.
+        """Open the file; raise BundleError if it does not load, DeviceError if the device fails.
 
-        ``precise_int8`` is for files whose u8 x s8 products overflow on some processors; it is used
-        on those alone.
+        ``precise_int8`` is for files whose u8 x s8 products overflow on some processors, and is
+        used only on those.
         """
         options = session_options(
             threads=threads,
@@ -129,7 +129,7 @@ class OnnxSession:
     def run(self, output: str, **inputs: npt.NDArray[Any]) -> Features:
         """Return one output as float32 ``[B, N]``; raise BundleError when the graph fails.
 
-        Ids are narrowed to int32 for a file that takes those.
+        Token ids are cast to int32 for a file that takes int32.
         """
         inputs = {
             name: value.astype(np.int32) if self._types.get(name) == "tensor(int32)" else value
@@ -155,7 +155,7 @@ class OnnxSession:
             self.placement = recorder.placement(self._session)
         if not self.placement.nodes:
             raise DeviceError(
-                f"nothing of {self.path} runs on {self.placement.device}: all "
+                f"no node of {self.path} runs on {self.placement.device}: all "
                 f"{self.placement.cpu_nodes:,} nodes ran on the CPU"
             )
 
@@ -174,9 +174,9 @@ class Tower:
         low_memory: bool = False,
         device: Device = ON_CPU,
     ) -> None:
-        """Open the file; raise BundleError when it does not load or has other inputs, outputs.
+        """Open the file; raise BundleError if it does not load or has other inputs or outputs.
 
-        A fixed ``batch`` is filled up at each call.
+        Each call is padded to a fixed ``batch``.
         """
         started = time.perf_counter()
         self._graph = OnnxSession(

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from tinyclip_edge.errors import ModelError
 from tinyclip_edge.limits import CHARSMAP_BYTES, TEXT_GROWTH
 
-# Characters that a step may make of one, at most; unlisted steps make one.
+# Most characters that a step may turn one into; steps that are not listed turn it into one.
 _STEPS = {
     "NFC": 3,
     "NFD": 4,
@@ -29,7 +29,7 @@ _STEPS = {
 def check_growth(tokenizer: Tokenizer, source: str) -> None:
     """Raise ModelError when one character may become more than ``TEXT_GROWTH``.
 
-    Normalizers and pre-tokenizers run one after another, so that their factors multiply.
+    Normalizers and pre-tokenizers run one after another, so their factors multiply.
     """
     for part in (tokenizer.normalizer, tokenizer.pre_tokenizer):
         growth = 1
@@ -37,8 +37,8 @@ def check_growth(tokenizer: Tokenizer, source: str) -> None:
             growth *= _factor(step)
             if growth > TEXT_GROWTH:
                 raise ModelError(
-                    f"{source}: its rules, up to {step['type']}, may make {growth:,} characters of "
-                    f"one, at most {TEXT_GROWTH:,} are allowed"
+                    f"{source}: its rules, up to {step['type']}, may turn one character into "
+                    f"{growth:,}; at most {TEXT_GROWTH:,} are allowed"
                 )
 
 
@@ -54,7 +54,7 @@ def _steps(rule: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def _factor(step: dict[str, Any]) -> int:
     if step["type"] == "Replace":
         literal = step["pattern"].get("String")
-        # An expression may match between all characters.
+        # A regular expression may match between all characters.
         return max(1, len(step["content"])) if literal else 1 + len(step["content"])
     if step["type"] == "Prepend":
         return 1 + len(step["prepend"])
@@ -64,9 +64,9 @@ def _factor(step: dict[str, Any]) -> int:
 
 
 def _longest_entry(table: bytes) -> int:
-    """Return the length of the longest replacement of a sentencepiece table.
+    """Return the length of the longest replacement in a sentencepiece table.
 
-    The length of a search tree, the tree, then replacements that end with a null byte.
+    A table has the length of a search tree, the tree, then replacements that end in a null byte.
     """
     if len(table) > CHARSMAP_BYTES:
         raise ValueError(f"its table of characters has more than {CHARSMAP_BYTES:,} bytes")

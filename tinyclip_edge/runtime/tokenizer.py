@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 START_TOKENS = ("<|startoftext|>", "<start_of_text>")
 END_TOKENS = ("<|endoftext|>", "<end_of_text>")
 
-# A text, like most captions, that ftfy and html leave unchanged.
+# Texts that ftfy and html leave unchanged, like most captions.
 _CLEAN_TEXT = re.compile(r"[ -%'-~\t\n\f\r]*")
-# CLIP's words as in tokenizer.json, and as in open_clip: its expression ignores case, so that a
-# long s matches s, and drops U+0345, whose other case is a letter.
+# CLIP's pattern for words as in tokenizer.json, and as in open_clip, where it ignores case: a long
+# s matches s, and U+0345, whose other case is a letter, is dropped.
 _WORDS = rb"'s|'t|'re|'ve|'m|'ll|'d|[\\p{L}]+|[\\p{N}]|[^\\s\\p{L}\\p{N}]+"
 _CASELESS = "'[sſ]|".encode() + _WORDS[3:-2] + "\u0345]+".encode()
-_CLEANING = ("NFC", "Lowercase", "Replace")  # normalizers that do what clean_text has done
+_CLEANING = ("NFC", "Lowercase", "Replace")  # normalizers whose work clean_text has done
 
 
 def clean_text(text: str, *, lower: bool = True) -> str:
@@ -65,7 +65,7 @@ class ClipTokenizer:
         # "<|endoftext|>" typed by a user is text, not a control token.
         self._tokenizer.encode_special_tokens = True
         if _only_cleans(tokenizer.normalizer):
-            # It would compose characters of HTML entities, which open_clip does not.
+            # It would also compose characters from HTML entities, which open_clip does not.
             self._tokenizer.normalizer = normalizers.Sequence([])
         self.context_length = context_length
         self.sot_token_id = _special_id(tokenizer, START_TOKENS, source)
@@ -120,12 +120,12 @@ class ClipTokenizer:
 
 
 def _caseless(content: bytes) -> bytes:
-    """Return a tokenizer.json with open_clip's words in place of CLIP's, if it has those."""
+    """Return a tokenizer.json with open_clip's pattern for words in place of CLIP's, if present."""
     rules, model, vocabulary = content.partition(b'"model"')
     if _WORDS not in rules:
         return content
     rules = rules.replace(_WORDS, _CASELESS)
-    # A second expression after the first would split this one's words.
+    # A second pattern would run after this one and split its words.
     return re.sub(rb'"use_regex":\s*true', b'"use_regex":false', rules) + model + vocabulary
 
 

@@ -20,7 +20,7 @@ from tinyclip_edge.runtime.text_growth import check_growth
 
 _PREFIX_KEY = "continuing_subword_prefix"
 _PREFIX = re.compile(rb'"continuing_subword_prefix"\s*:\s*(?!""|null|\s)')
-_ESCAPED_LETTER = re.compile(rb"\\u00[2-7]")  # by which a key may hide
+_ESCAPED_LETTER = re.compile(rb"\\u00[2-7]")  # an escape that could hide a key
 _ANY_TEXT = "a photo of 2 cats, <b>\u00e9</b> \u732b \U0001f408"
 
 
@@ -30,7 +30,7 @@ def read_tokenizer(path: Path) -> bytes:
 
 
 def parse_tokenizer(path: Path, content: bytes | None = None) -> Tokenizer:
-    """Return the tokenizer of a file, or of its ``content`` where that was changed.
+    """Return the tokenizer of a file, or of ``content`` if its bytes were changed.
 
     Raises ModelError for every defect.
     """
@@ -48,9 +48,9 @@ def parse_tokenizer(path: Path, content: bytes | None = None) -> Tokenizer:
 
 
 def try_tokenizer(encode: Callable[[str], object], source: str | Path) -> None:
-    """Encode one text; raise ModelError when the library panics upon it.
+    """Encode a sample text; raise ModelError if the library panics.
 
-    Other errors are left to the texts that meet them: a vocabulary may lack these words.
+    Other errors are ignored until a user's text causes them: a vocabulary may lack these words.
     """
     with tokenizer_errors(source), silent_panics(), suppress(Exception):
         encode(_ANY_TEXT)
@@ -58,11 +58,11 @@ def try_tokenizer(encode: Callable[[str], object], source: str | Path) -> None:
 
 @contextmanager
 def silent_panics() -> Iterator[None]:
-    """Drop what Rust prints of a panic while the block runs, which must write nothing else.
+    """Hide what Rust prints about a panic in the block, which must print nothing else to stderr.
 
-    It goes past Python to file descriptor 2, which all threads and their children share: with
-    other threads about, the lines are printed. They are also printed where a text meets a fault
-    that no text met before, as texts are encoded in many threads.
+    Rust writes to file descriptor 2, which all threads and child processes share, so nothing is
+    hidden while other threads run. Nor is it hidden when a later text is the first to cause a
+    panic, because texts are encoded in many threads.
     """
     if threading.active_count() > 1:
         yield
@@ -83,8 +83,8 @@ def silent_panics() -> Iterator[None]:
 
 
 def _check_added_tokens(path: Path, content: bytes) -> None:
-    # A string of that length fills one of these windows. Most files have none and are not parsed
-    # a second time, which would delay the start.
+    # A longer string fills one of these windows, which then has no quote. Most files have none and
+    # are not parsed a second time, which would delay the start.
     strings, window = content.replace(b'\\"', b""), TOKEN_CHARS // 2
     if all(b'"' in strings[at : at + window] for at in range(0, len(strings) - window, window)):
         return
@@ -103,10 +103,10 @@ def _check_added_tokens(path: Path, content: bytes) -> None:
 
 
 def _check_prefix(path: Path, content: bytes) -> None:
-    """Refuse byte-pair models with a prefix of pieces, which no CLIP has.
+    """Refuse byte-pair models with a prefix for pieces, which no CLIP model has.
 
-    The library cuts a merge's second piece within a character, and its message of that, no UTF-8,
-    ends the process.
+    The library may cut a merge's second piece inside a character; its error message is then not
+    UTF-8, and ends the process.
     """
     if not _PREFIX.search(content) and not _ESCAPED_LETTER.search(content):
         return
@@ -127,7 +127,7 @@ def tokenizer_errors(
 ) -> Iterator[None]:
     """Raise ModelError for every error of the tokenizers library in the block.
 
-    It raises plain Exception, and its panics are not even that; many defects appear only when a
+    It raises plain Exception, or panics, which are not even that. Many defects appear only when a
     text is encoded.
     """
     try:

@@ -1,4 +1,4 @@
-"""Arithmetic of embeddings in rows: unit norm, int8, cosines, the nearest."""
+"""Arithmetic on rows of embeddings: unit norm, int8, cosines, the nearest rows."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tinyclip_edge.runtime.protocol import Features
 Codes: TypeAlias = npt.NDArray[np.int8]
 
 ROWS = 8192  # converted to aligned floats at a time, to bound memory
-# For one query so few that they stay in the cache, and that BLAS starts no threads, whose waiting
-# for each other takes longer than the work.
+# For a single query, few enough that they stay in the cache and that BLAS starts no threads, which
+# would wait for each other longer than they work.
 _ROWS_OF_ONE = 512
 _STEPS = 127  # of an int8 on either side of zero
 
@@ -27,7 +27,7 @@ def unit(vectors: Features) -> Features:
 
 
 def int8_codes(vectors: Features) -> tuple[Codes, Features]:
-    """Return ``[N, D]`` as int8 of 127 steps on either side of zero, and the scales ``[N]``."""
+    """Return ``[N, D]`` as int8 with 127 steps on either side of zero, and the scales ``[N]``."""
     scales = np.abs(vectors).max(axis=1, initial=0) / _STEPS
     codes = np.rint(vectors / np.where(scales > 0, scales, 1)[:, None]).astype(np.int8)
     return codes, scales.astype(np.float32)
@@ -41,7 +41,7 @@ def score_blocks(
     Raise DataError for numbers that are not finite.
     """
     rows = ROWS if len(queries) > 1 else _ROWS_OF_ONE
-    # Written to again and again: the pages of a new one would cost more than the products.
+    # Reused for each block: the memory pages of a new array would cost more than the products.
     floats = np.empty((min(rows, len(features)), features.shape[1]), np.float32)
     for start in range(0, len(features), rows):
         block = slice(start, start + rows)
@@ -78,7 +78,7 @@ class Nearest(NamedTuple):
 def nearest_rows(
     queries: Features, features: npt.NDArray[Any], scales: Features | None, k: int
 ) -> list[Nearest]:
-    """Return the ``k`` rows nearest to each of ``[Q, D]``; memory does not depend on the rows."""
+    """Return the ``k`` rows nearest to each of ``[Q, D]``; memory does not grow with the rows."""
     nearest = [Nearest(np.empty(0, np.intp), np.empty(0, np.float32)) for _ in queries]
     for start, block in score_blocks(queries, features, scales):
         for query, scores in enumerate(block):

@@ -1,4 +1,4 @@
-"""Frames of videos by PyAV: upright, of bounded size and number."""
+"""Frames of videos, read with PyAV: upright, of bounded size and number."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Frames: TypeAlias = "Iterator[tuple[float, av.VideoFrame]]"  # with their times in seconds
 
 MOST_FRAMES = 10_000  # of a video
-SEEK_FROM = 5.0  # seconds between frames, from which those between them need not be decoded
+SEEK_FROM = 5.0  # seconds between frames, from which seeking skips those in between
 _TOLERANCE = 1e-3  # seconds
 
 
@@ -38,7 +38,7 @@ def can_read_videos() -> bool:
 def open_picture(key: str, edge: int) -> Image.Image:
     """Return the picture of an index's key, upright RGB: a file's, or a frame of a video.
 
-    ``edge``: pixels of its shorter side that are enough, so that large ones are read faster.
+    ``edge``: pixels that suffice for its shorter side, to read large pictures faster.
     Raise DataError when it is gone or broken, MissingExtraError for a frame without PyAV.
     """
     path, seconds = split_key(key)
@@ -59,10 +59,10 @@ def frame_at(path: str, seconds: float) -> Image.Image:
 
 
 def video_frames(path: str, every: float) -> Iterator[tuple[float, Image.Image]]:
-    """Yield seconds and picture at 0, ``every``, 2 ``every`` …: the first frame at that time.
+    """Yield seconds and picture at 0, ``every``, 2 ``every`` …: the first frame from that time on.
 
-    Raise DataError for a file that is no video, has too many pixels, is damaged, or has more than
-    MOST_FRAMES such frames.
+    Raise DataError for a file that is not a video, has too many pixels, is damaged, or has more
+    than MOST_FRAMES such frames.
     """
     with _opened(path) as video:
         number, seeks = 0, every >= SEEK_FROM
@@ -105,9 +105,9 @@ class _Video:
         self._container.seek(round((seconds + self._start) / self._base), stream=self._stream)
 
     def frames_from(self, seconds: float, position: float, frames: Frames) -> tuple[Frames, bool]:
-        """Return the frames from a key frame before a time on, and whether that saved any.
+        """Return the frames from the key frame before a time, and whether seeking skipped any.
 
-        ``position``: time of the last frame that was decoded, after which ``frames`` are.
+        ``position``: time of the last decoded frame; ``frames`` are those after it.
         """
         import av
 
@@ -128,7 +128,7 @@ def _opened(path: str) -> Iterator[_Video]:
         import av
     except ModuleNotFoundError:
         raise missing_extra(f"{path}: frames of videos need", "av", "video") from None
-    if not is_file(Path(path)) and exists(Path(path)):  # a pipe would be waited for
+    if not is_file(Path(path)) and exists(Path(path)):  # opening a pipe would block
         raise DataError(f"{path} is not a file")
     container = CONTAINERS[Path(path).suffix[1:].lower()]
     try:
@@ -152,20 +152,20 @@ def _opened(path: str) -> Iterator[_Video]:
 
 
 def _lenient() -> dict[str, Any]:
-    """Return what has PyAV pass over notes in a video that are no UTF-8; from 19 on it does."""
+    """Return options that make PyAV tolerate metadata that is not UTF-8, as it does since 19."""
     import av
 
     return {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 
 
 def _stream(container: InputContainer, path: str) -> VideoStream:
-    """Return the pictures of a video; raise DataError for none, too large ones, unknown ones."""
+    """Return the video stream; raise DataError if it is missing, too large or unknown."""
     if not container.streams.video:
-        raise DataError(f"{path} has no pictures in it")
+        raise DataError(f"{path} has no video stream")
     stream = container.streams.video[0]
     context = stream.codec_context
     if context is None:
-        raise DataError(f"{path} has pictures of an unknown kind")
+        raise DataError(f"{path} has a video stream of an unknown kind")
     if not 0 < context.width * context.height <= MAX_PIXELS:
         raise DataError(
             f"{path} has {context.width}x{context.height} pixels; at most {MAX_PIXELS:,} are opened"

@@ -1,11 +1,11 @@
-"""Videos by their names, and keys of their frames: ``clip.mp4#t=12.0``, the time in seconds."""
+"""Names of videos, and keys of their frames: ``clip.mp4#t=12.0``, with the time in seconds."""
 
 from __future__ import annotations
 
 import re
 from pathlib import PurePath
 
-# Suffixes, and FFmpeg's name of the container: no other reader is tried on a file, as some open
+# Suffix to FFmpeg's name of the container. No other reader is tried on a file, because some open
 # further files or addresses that its content names.
 CONTAINERS = {
     **dict.fromkeys(("mp4", "m4v", "mov", "3gp"), "mov"),
@@ -38,7 +38,7 @@ def split_key(key: str) -> tuple[str, float | None]:
 
 
 def shown_key(key: str) -> str:
-    """Return a key for people: a frame's as its video and a time such as 1:02:05."""
+    """Return a key for display: a frame's as its video and a time such as 1:02:05."""
     path, seconds = split_key(key)
     if seconds is None:
         return key

@@ -206,19 +206,19 @@ export const KEYS = [
   {
     "key": "familiarity",
     "kind": "an object",
-    "description": "What tells pictures like those of the training from others; absent: unknown.",
+    "description": "Data that distinguishes pictures like the training's from others; absent: unknown.",
     "required": false
   },
   {
     "key": "familiarity.embedding",
     "kind": "an object",
-    "description": "Least varying directions of the training's image embeddings: `mean` (base64 of float32), `directions` (of int8), `scales` of the directions, which divide by the deviation.",
+    "description": "Directions in which the training's image embeddings vary least: `mean` (base64 of float32), `directions` (base64 of int8), and `scales` of the directions, which include division by the deviation.",
     "required": false
   },
   {
     "key": "familiarity.looks",
     "kind": "an object",
-    "description": "The same of the border, the flat area and the detail of preprocessed pictures, with `quantiles` of the squared distance of the verification's pictures.",
+    "description": "The same for border, flat area and detail of preprocessed pictures, with `quantiles` of the squared distance of the verification's pictures.",
     "required": false
   },
   {
@@ -236,7 +236,7 @@ export const KEYS = [
   {
     "key": "familiarity.precisions.*.threshold",
     "kind": "a number",
-    "description": "A picture is unfamiliar if the larger of its two p-values is below: 1 % of the verification's pictures.",
+    "description": "A picture is unfamiliar if the larger of its two p-values is below this, as for 1 % of the verification's pictures.",
     "required": false,
     "minimum": 0,
     "maximum": 1
@@ -244,19 +244,19 @@ export const KEYS = [
   {
     "key": "confidence",
     "kind": "an object",
-    "description": "What held-out pictures of some labels say about the probabilities: `labels`, their prompts `templates`, number of `images`; absent: not calibrated.",
+    "description": "Calibration of probabilities on held-out pictures: `labels`, their prompt `templates`, number of `images`; absent: not calibrated.",
     "required": false
   },
   {
     "key": "confidence.labelled_by",
     "kind": "text",
-    "description": "`folders`, or the model whose answers count as right.",
+    "description": "`folders`, or the model whose labels count as right.",
     "required": false
   },
   {
     "key": "confidence.coverage",
     "kind": "a number",
-    "description": "Share of the right answers that a threshold lets pass.",
+    "description": "Share of the right answers that a threshold accepts.",
     "required": false,
     "minimum": 0,
     "maximum": 1
@@ -270,7 +270,7 @@ export const KEYS = [
   {
     "key": "confidence.precisions.*",
     "kind": "an object",
-    "description": "`accuracy`, and the shares of right and wrong answers that the threshold lets pass, `right_answered` and `wrong_answered`.",
+    "description": "`accuracy`, and the shares of right and wrong answers that the threshold accepts, `right_answered` and `wrong_answered`.",
     "required": false
   },
   {
@@ -284,7 +284,7 @@ export const KEYS = [
   {
     "key": "confidence.precisions.*.threshold",
     "kind": "a number",
-    "description": "An answer is unknown if its probability at the temperature is below.",
+    "description": "A picture is unknown if its best probability at the temperature is below this.",
     "required": false,
     "minimum": 0,
     "maximum": 1
@@ -300,7 +300,7 @@ export const KEYS = [
   {
     "key": "confidence.precisions.*.ece_after",
     "kind": "a number",
-    "description": "The same at the temperature, each half of the pictures at that of the other half.",
+    "description": "The same at the temperature: each half of the pictures at the one fitted to the other half.",
     "required": false,
     "minimum": 0,
     "maximum": 1

@@ -92,7 +92,7 @@ def test_an_index_takes_no_vector_of_a_device_that_errs(
     Image.new("RGB", (12, 9), "black").save(tmp_path / "photos/black.png")
     for command in ("index", "search", "embed"):
         code, _, err = command_line(command, *words[command], "--device", twin)
-        assert code == 2 and "device twin gives other answers" in err
+        assert code == 2 and "device twin computes other embeddings" in err
     assert (tmp_path / "pictures.npz").read_bytes() == before
     change_manifest(recorded_bundle, golden={})
     code, _, err = command_line("index", *words["index"], "--device", twin)

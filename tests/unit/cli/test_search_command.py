@@ -274,7 +274,7 @@ def test_watch_follows_a_folder_until_it_is_interrupted(command_line, indexed, m
     lines = [re.sub(r" in [\d.]+ m?s$", "", line) for line in err.splitlines()]
     assert code == 130 and lines == [
         "pictures.npz: 5 pictures (1 deleted)",
-        f"no folder {indexed}: there is none",
+        f"no folder {indexed}: it does not exist",
         "pictures.npz: 6 pictures (1 new)",
         "interrupted; the index stands as it was last written; the same command goes on",
     ]

@@ -125,7 +125,7 @@ def test_folders_without_pictures_change_nothing(model, photos, tmp_path):
     index_folders(model, [photos], path)
     content = path.read_bytes()
     shutil.rmtree(photos)
-    with pytest.raises(DataError, match=r"no folder .*photos: there is none"):
+    with pytest.raises(DataError, match=r"no folder .*photos: it does not exist"):
         index_folders(model, [photos], path)
     photos.mkdir()  # such as a disk that is not mounted
     (photos / "readme.txt").touch()

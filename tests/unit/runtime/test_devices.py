@@ -74,7 +74,7 @@ def test_a_plugin_without_its_hardware_is_told(shared_tiny_bundle, monkeypatch):
     )
     monkeypatch.setattr(ort, "get_ep_devices", list, raising=False)
     for _ in range(2):
-        with pytest.raises(DeviceError, match="installed and does not start; it needs a GPU with"):
+        with pytest.raises(DeviceError, match="installed but does not start; it needs a GPU with"):
             EdgeCLIP.load(shared_tiny_bundle.folder, device="webgpu")
     assert registered == [("WebGpuExecutionProvider", "libplugin.so")]  # once a process
 
@@ -97,12 +97,12 @@ def test_a_provider_that_onnxruntime_drops_is_no_silent_cpu(shared_tiny_bundle, 
 
     session = ort.InferenceSession
     monkeypatch.setattr(ort, "InferenceSession", on_the_cpu)
-    with pytest.raises(DeviceError, match="CUDAExecutionProvider is installed and does not start"):
+    with pytest.raises(DeviceError, match="CUDAExecutionProvider is installed but does not start"):
         EdgeCLIP.load(shared_tiny_bundle.folder, device="cuda")
 
 
 def test_a_device_on_which_nothing_runs_is_refused(recorded_bundle, twin):
-    with pytest.raises(DeviceError, match=r"nothing of .*\.onnx runs on twin: all \d+ nodes ran"):
+    with pytest.raises(DeviceError, match=r"no node of .*\.onnx runs on twin: all \d+ nodes ran"):
         EdgeCLIP.load(recorded_bundle, device=twin)
 
 
@@ -135,7 +135,8 @@ def test_operators_on_the_cpu_are_named():
 def test_a_device_that_errs_is_refused_with_the_worst_vector(recorded_bundle, twin):
     turn_the_second_image_around(recorded_bundle)
     with pytest.raises(
-        DeviceError, match=r"device twin gives other answers .* fp32: image cosine -1\.0.*image 1\)"
+        DeviceError,
+        match=r"device twin computes other embeddings .* fp32: image cosine -1\.0.*image 1\)",
     ):
         EdgeCLIP.load(recorded_bundle, precision="fp32", device=twin)
     assert (
@@ -152,7 +153,7 @@ def test_auto_takes_the_quickest_that_answers_right(recorded_bundle, twin, monke
 
     def measured(clip, device):
         if times[device] is None:
-            raise DeviceError("device twin gives other answers")
+            raise DeviceError("device twin computes other embeddings")
         return type("Result", (), {"image_ms": times[device]})
 
     monkeypatch.setattr(proof, "prove", measured)
@@ -160,7 +161,7 @@ def test_auto_takes_the_quickest_that_answers_right(recorded_bundle, twin, monke
     times["twin"] = 3.0
     assert EdgeCLIP.load(recorded_bundle, device="auto").device.name == "cpu"
     times["twin"] = None
-    with pytest.warns(UserWarning, match="not used: device twin gives other answers"):
+    with pytest.warns(UserWarning, match="not used: device twin computes other embeddings"):
         assert EdgeCLIP.load(recorded_bundle, device="auto").device.name == "cpu"
 
 

@@ -82,7 +82,7 @@ def test_every_place_of_a_tensor_is_read(tmp_path, place):
     file = tmp_path / "model.onnx"
     file.write_bytes(place(external("../secret")).SerializeToString())
     assert external_locations(file) == {"../secret"}
-    with pytest.raises(ValueError, match=r"the file '\.\./secret' of a tensor is not in"):
+    with pytest.raises(ValueError, match=r"a tensor's file '\.\./secret' is not in"):
         refuse_outside_files(file)
 
 

@@ -27,7 +27,7 @@ def test_on_its_own_device_nothing_is_said(manifest):
 
 def test_elsewhere_target_device_and_cost_are_named(manifest):
     assert fit.misfit(manifest, Device()) == (
-        "bundle photos was made for target npu (a chip), device qnn, and is open on cpu: it is "
+        "bundle photos was made for target npu (a chip), device qnn, but is open on cpu: it is "
         "slower there"
     )
 
@@ -58,7 +58,7 @@ def test_the_processor_is_compared_too(monkeypatch, manifest, target, kind, said
         assert note is None
         return
     assert note.startswith(f"bundle photos was made for target {target} (")
-    assert f", and this processor is {kind}; that costs: " in note
+    assert f", but this processor is {kind}; that costs: " in note
     assert said in note
 
 

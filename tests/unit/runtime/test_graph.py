@@ -203,9 +203,9 @@ def changed(index, **values):
     ("values", "message"),
     [
         ({"version": 2}, "of a newer version; upgrade"),
-        ({"recall": 1.5}, "cannot be true"),
-        ({"expansion": 10**9}, "cannot be true"),
-        ({"dtype": "f64"}, "cannot be true"),
+        ({"recall": 1.5}, "are not valid"),
+        ({"expansion": 10**9}, "are not valid"),
+        ({"dtype": "f64"}, "are not valid"),
     ],
 )
 def test_settings_that_cannot_be_true(index, tmp_path, values, message):
@@ -243,7 +243,7 @@ def test_links_to_no_node_are_refused_before_they_are_followed(small):
         with pytest.raises(DataError, match=message):
             with_bytes(small, place, value).top(query, 3)
     for labels in ([3, 2], [60], [1, 1]):
-        with pytest.raises(ValueError, match="no nodes of it"):
+        with pytest.raises(ValueError, match="not nodes of it"):
             Graph(small.graph.content, np.array(labels, np.uint32), small.graph.facts)
     for cut in (0, 7, 400, 600, len(small.graph.content) - 1):
         with pytest.raises((DataError, ValueError), match="its graph"):

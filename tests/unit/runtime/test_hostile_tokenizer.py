@@ -70,7 +70,7 @@ def charsmap(longest):
 )
 def test_rules_that_swell_a_text_are_refused(tmp_path, rule, growth):
     path = write(tmp_path, normalizer=rule)
-    with pytest.raises(ModelError, match=rf"may make {growth} characters of one, at most 2,000"):
+    with pytest.raises(ModelError, match=rf"may turn one character into {growth}; at most 2,000"):
         ClipTokenizer.from_file(path, CONTEXT)
 
 
@@ -78,7 +78,7 @@ def test_splitters_that_swell_a_text_are_refused(tmp_path):
     level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True,
              "use_regex": False}  # fmt: skip
     rule = {"type": "Sequence", "pretokenizers": [level] * 6}
-    with pytest.raises(ModelError, match="up to ByteLevel, may make 4,096 characters of one"):
+    with pytest.raises(ModelError, match="up to ByteLevel, may turn one character into 4,096"):
         ClipTokenizer.from_file(write(tmp_path, pre_tokenizer=rule), CONTEXT)
 
 

@@ -53,7 +53,7 @@ def test_two_indexes_become_one(index):
     other = ImageIndex(
         ("west", "east"), -FEATURES[:2], "abc-int8", errors=(SkippedImage("x", "y"),)
     )
-    with pytest.raises(DataError, match="'east' is in it already"):
+    with pytest.raises(DataError, match="'east' is already in it"):
         index.merge(other)
     first, last = (index.merge(other, on_duplicate=which) for which in ("first", "last"))
     assert first.keys == (*index.keys, "west") and first.vector("east").tolist() == [1, 0]

@@ -199,7 +199,7 @@ def test_a_broken_entry_is_refused(tiny_bundle, key, value):
         ({"labels": ("cat",)}, "at least two labels"),
         ({"images": pictures(37), "targets": [0] * 37}, "37 held-out images are too few"),
         ({"targets": [0] * 79}, "80 images have 79 targets"),
-        ({"targets": [3] * 80}, "a target that is no label"),
+        ({"targets": [3] * 80}, "a target that is not a label"),
     ],
 )
 def test_unusable_pictures_are_refused_before_anything_is_measured(change, message):

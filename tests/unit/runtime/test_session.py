@@ -183,6 +183,6 @@ def test_weights_outside_the_bundle_are_not_read(tmp_path, monkeypatch, place, c
     model.ir_version = 10
     (folder / "model.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(
-        BundleError, match="does not load.*not in its folder" if checked else "load"
+        BundleError, match="does not load.*not in the model's folder" if checked else "load"
     ):
         OnnxSession(folder / "model.onnx")
