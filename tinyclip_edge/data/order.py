@@ -1,4 +1,4 @@
-"""Order of an epoch in which no batch contains a concept twice and every picture is used."""
+"""Order of an epoch: no batch contains a concept twice, and every picture is used if possible."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def decode_image(image: Picture) -> Image.Image:
 class BadSamples:
     """Counts undecodable images and the other losses of a source; too many raise DataError.
 
-    Too many means more than one per cent of any kind: undecodable, without a caption, not UTF-8, or
+    Too many means more than one per cent in all: undecodable, without a caption, not UTF-8, or
     truncated.
     """
 
@@ -112,7 +112,10 @@ class BadSamples:
         self.keys.append(key)
 
     def check(self, samples: int, *, final: bool) -> None:
-        """Raise DataError if too many of ``samples`` are bad; unless ``final``, from 1,000 on."""
+        """Raise DataError if too many of ``samples`` are bad.
+
+        Unless the check is ``final``, it waits for 1,000 samples.
+        """
         losses = self.losses
         missing = losses.unusable
         # A stream reads ahead of the batches it yields.
@@ -146,7 +149,7 @@ class BadSamples:
         return lines
 
     def named(self) -> str:
-        """Return the first keys and the number of others; later epochs do not count again."""
+        """Return the first keys and the number of others; repeated keys count once."""
         names = list(dict.fromkeys(self.keys))
         more = len(names) - NAMED_KEYS
         return ", ".join(names[:NAMED_KEYS]) + (f" and {more:,} more" if more > 0 else "")

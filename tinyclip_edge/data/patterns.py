@@ -62,7 +62,7 @@ def _expanded(pattern: str) -> list[str]:
 
 
 def check_scheme(pattern: str, scheme: str, *, allow_pipes: bool) -> None:
-    """Raise DataError for a scheme that is not supported, or not without ``allow_pipes``."""
+    """Raise DataError for an unsupported scheme, or for a pipe without ``allow_pipes``."""
     if pattern.startswith(PIPE):
         if not allow_pipes:
             raise DataError(f"'{pattern}' runs a command; set data.allow_pipes=true to allow it")

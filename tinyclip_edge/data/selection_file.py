@@ -171,7 +171,7 @@ def _checked(path: Path, line: Mapping[str, Any]) -> tuple[PartName, Rows]:
         and all(first < second for first, second in pairwise(rows))
     )
     if not valid:
-        raise DataError(f"{path} has a line that is not one of a selection; {AGAIN}")
+        raise DataError(f"{path} has an invalid line; {AGAIN}")
     return PartName(str(values[0]), int(number or 0)), np.array(rows, np.uint32)
 
 

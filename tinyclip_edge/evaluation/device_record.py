@@ -58,9 +58,11 @@ class MeasuredModel(Section):
     """The bundle, identified by its weights and sizes instead of its name."""
 
     sha256: Sha256 = Field(description="`model_hash` of the bundle.")
-    image_parameters: Parameters = Field(description="Of the image tower.")
-    text_parameters: Parameters = Field(description="Of the text tower, without the token table.")
-    token_parameters: Parameters = Field(description="Of the token table.")
+    image_parameters: Parameters = Field(description="Parameters of the image tower.")
+    text_parameters: Parameters = Field(
+        description="Parameters of the text tower, without the token table."
+    )
+    token_parameters: Parameters = Field(description="Parameters of the token table.")
     image_size: Count = Field(description="Pixels, square.")
     context_length: Count = Field(description="Largest number of tokens.")
     embedding_dim: Count = Field(description="Length of an embedding.")
