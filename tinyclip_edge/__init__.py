@@ -65,13 +65,13 @@ __all__ = [
     "tailor",
 ]
 
-_FALLBACK_VERSION = "0.2.0"  # of a source tree that is not installed
+_FALLBACK_VERSION = "0.2.0"  # for a source tree that is not installed
 
 moved.install()
 
 
 class _Package(ModuleType):
-    """This package; the import of a moved module does not hide the function of its name."""
+    """This package, in which importing a moved module does not hide the function of that name."""
 
     def __setattr__(self, name: str, value: object) -> None:
         if not (name in _HOME and isinstance(value, ModuleType)):

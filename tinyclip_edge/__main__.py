@@ -6,7 +6,7 @@ import sys
 
 
 def main() -> None:
-    """Run the command line; Ctrl-C is one line even while it is imported."""
+    """Run the command line; Ctrl-C prints one line, even during the imports."""
     try:
         from tinyclip_edge.cli.app import main as run
 

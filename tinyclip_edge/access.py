@@ -35,11 +35,11 @@ class HostRule:
     """Host names that a server accepts; see ``refusal``."""
 
     def __init__(self, host: str, allow_hosts: Iterable[str] = ()) -> None:
-        """Allow the loopback names, ``host``, on which the server listens, and ``allow_hosts``.
+        """Allow the loopback names, the ``host`` that the server listens on, and ``allow_hosts``.
 
-        A server on every address of the machine (0.0.0.0, ::) allows any IP address, because
-        rebinding needs a name, and the machine's own names. ``*`` in ``allow_hosts`` allows
-        everything, foreign origins too: for a server without private data.
+        A server that listens on every address (0.0.0.0, ::) also allows the machine's own names
+        and any IP address, because rebinding needs a name. ``*`` in ``allow_hosts`` allows
+        everything, including foreign origins: for a server without private data.
         """
         names = {*LOOPBACK_NAMES, _bare(host), *map(_bare, allow_hosts)}
         self._every = EVERY_HOST in names
@@ -55,8 +55,8 @@ class HostRule:
     def refusal(self, headers: Headers) -> str | None:
         """Return the reason for refusing a request, in one line; None for an allowed one.
 
-        Requests are refused without exactly one Host, with a Host that is not allowed, and from
-        pages of another origin.
+        A request must have exactly one Host, which is allowed, and must not come from a page of
+        another origin.
         """
         if self._every:
             return None
@@ -122,7 +122,7 @@ class HostGuard:
 
 
 def listening_socket(host: str, port: int) -> socket.socket:
-    """Return a socket that listens at ``host:port``; raise ConfigError when none can."""
+    """Return a socket that listens at ``host:port``; raise ConfigError if that fails."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family)
@@ -141,7 +141,7 @@ def listening_socket(host: str, port: int) -> socket.socket:
 
 
 def port_in_use(host: str, port: int) -> ConfigError:
-    """Return the error for a port that another process has."""
+    """Return the error for a port that another process uses."""
     return ConfigError(f"port {port} on {host} is in use: choose another with --port")
 
 

@@ -1,7 +1,7 @@
 """Folders that are written atomically, temporary folders of one process, and their locks.
 
 A temporary folder is locked by its process. The operating system releases the lock when the process
-ends, so that a later process recognises the leftovers of a killed one and removes them.
+ends, so a later process can recognise the leftovers of a killed one and remove them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ WORK = re.compile(r"\.(?P<name>.+)\.[^.]+\.partial")
 def written_aside(folder: Path) -> Iterator[Path]:
     """Yield a new folder that replaces ``folder`` when the block ends without an error.
 
-    The replaced one is removed only after the new one is flushed to disk. OSErrors pass.
+    The old folder is removed only after the new one is flushed to disk. OSErrors are not caught.
     """
     if not folder.name:  # the working folder, or the root: it cannot be renamed
         raise OSError(errno.EBUSY, "it cannot be replaced, choose a new folder", str(folder))
@@ -55,14 +55,14 @@ def written_aside(folder: Path) -> Iterator[Path]:
 def work_folder(target: Path) -> Iterator[Path]:
     """Yield a temporary folder next to ``target``, on the same disk.
 
-    Leftovers of killed processes next to it are removed first. OSErrors pass.
+    Leftovers of killed processes next to it are removed first. OSErrors are not caught.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     clear_leftovers(target.parent)
     while True:
         work = target.with_name(f".{target.name}.{secrets.token_hex(8)}.partial")
         lock = _lock(work / LOCK)
-        try:  # before it exists: a signal may end the process at any moment
+        try:  # before the folder exists: a signal may end the process at any moment
             if _create_locked(work, lock):
                 yield work
                 return
@@ -92,7 +92,7 @@ def leftovers(parent: Path) -> list[Path]:
 
 
 def _abandoned(parent: Path) -> Iterator[tuple[Path, Path, FileLock]]:
-    """Yield work folders whose process has ended, what they stand for, and their held lock."""
+    """Yield work folders whose process has ended, their targets, and their locks, now held."""
     for work in parent.glob(".*.partial"):
         match = WORK.fullmatch(work.name)
         if match is None or work.is_symlink() or not work.is_dir():
@@ -110,7 +110,7 @@ def _abandoned(parent: Path) -> Iterator[tuple[Path, Path, FileLock]]:
 
 
 def remove(work: Path) -> None:
-    """Delete a work folder, its lock file last: it marks the folder as one."""
+    """Delete a work folder, and last its lock file, which marks it as a work folder."""
     for path in work.glob("*"):
         if path.name != LOCK:
             shutil.rmtree(path, ignore_errors=True)
@@ -128,7 +128,7 @@ def settle(work: Path, target: Path) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Lock an existing folder against other processes in the block.
+    """Lock an existing folder against other processes for the block.
 
     Raises TinyClipError when another process has locked it; the lock ends with the process.
     """
@@ -138,7 +138,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def locked_file(path: Path) -> Iterator[None]:
-    """Lock a file, which need not exist, against other processes that lock it in the block.
+    """Lock a file, which need not exist, against other processes that lock it too.
 
     Raises TinyClipError as ``locked`` does.
     """
@@ -147,7 +147,7 @@ def locked_file(path: Path) -> Iterator[None]:
 
 
 def refuse_locked(folder: Path) -> None:
-    """Raise TinyClipError, which names the process, when one has locked the folder."""
+    """Raise TinyClipError, naming the process, if one has locked the folder."""
     if (folder / LOCK).is_file():
         _acquired(folder / LOCK, folder).release()
 
@@ -194,7 +194,7 @@ def _holder(path: Path) -> str:
 
 
 def flush(folder: Path) -> None:
-    """Flush all files of a folder to disk; OSErrors pass."""
+    """Flush all files of a folder to disk; OSErrors are not caught."""
     for path in folder.rglob("*"):
         if path.is_dir():
             _flush_folder(path)

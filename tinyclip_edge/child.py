@@ -17,17 +17,17 @@ _PROGRAM = (
 
 
 class ChildError(Exception):
-    """A process that gave no result: the last line that it wrote, or its exit code."""
+    """A process ended without a result; the message is its last line or its exit code."""
 
 
 class ChildTimeoutError(ChildError):
-    """A process that was stopped after its time."""
+    """A process was stopped because it ran out of time."""
 
 
 def run_child(module: str, *arguments: str, timeout: float) -> Any:  # noqa: ANN401 - JSON
     """Run ``module`` as a program; return the JSON on the last line of its output.
 
-    Raises ChildTimeoutError after ``timeout`` seconds, ChildError for another exit code than 0.
+    Raises ChildTimeoutError after ``timeout`` seconds, ChildError for an exit code other than 0.
     """
     try:
         process = subprocess.run(
@@ -52,5 +52,5 @@ def child_command(module: str, *arguments: str) -> list[str]:
 
 
 def child_environment() -> dict[str, str]:
-    """Return the environment for it, whether the package is installed or not."""
+    """Return the environment for such a program, whether the package is installed or not."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}  # noqa: PTH109

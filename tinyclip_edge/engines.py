@@ -1,4 +1,4 @@
-"""The table of engines, other than onnxruntime, in whose own formats an export can write towers.
+"""The table of engines other than onnxruntime that an export can write towers for.
 
 The table has no code: ``tinyclip_export.engines`` has a writer for each name.
 """
@@ -15,12 +15,12 @@ from tinyclip_edge.precisions import PRECISIONS
 class Engine:
     """An inference engine with a file format of its own."""
 
-    packages: Mapping[str, str]  # to write files: module to import -> package that brings it
+    packages: Mapping[str, str]  # to write files: module to import -> package that provides it
     runs_with: Mapping[str, str]  # to run them, likewise
     extra: str  # of tinyclip-edge
     suffix: str  # of its files
-    precisions: tuple[str, ...]  # that its writer makes, by the names of ours
-    fixed: bool  # whether batch and length of texts are fixed in its files
+    precisions: tuple[str, ...]  # that its writer makes, by our names for them
+    fixed: bool  # whether its files fix the batch size and the length of texts
 
 
 ENGINES: Mapping[str, Engine] = {
@@ -45,8 +45,8 @@ ENGINES: Mapping[str, Engine] = {
         runs_with={"executorch": "executorch", "torch": "torch"},
         extra="executorch",
         suffix=".pte",
-        # Its XNNPACK partitioner stops at a dynamic int8 form of our towers: "found dependency
-        # cycles", in the last block, whose only query is one token.
+        # Its XNNPACK partitioner fails on dynamic int8 towers ("found dependency cycles") in their
+        # last block, where a single token is the only query.
         precisions=("fp32",),
         fixed=True,
     ),
@@ -54,5 +54,5 @@ ENGINES: Mapping[str, Engine] = {
 
 
 def engine_file(name: str, stem: str, precision: str) -> str:
-    """Return the path inside a bundle of a tower's file."""
+    """Return the path of a tower's file inside a bundle."""
     return f"{name}/{stem}{PRECISIONS[precision].suffix}{ENGINES[name].suffix}"

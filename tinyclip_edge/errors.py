@@ -28,12 +28,12 @@ def one_line(text: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of what an exception says, or its kind where it says nothing."""
+    """Return the first line of an exception's message, or its type if there is no message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def first_names(names: Sequence[str], most: int) -> str:
-    """Return the first of many names for a message, with an ellipsis where there are more."""
+    """Return the first ``most`` names for a message, with an ellipsis if there are more."""
     return ", ".join(names[:most]) + (" …" if len(names) > most else "")
 
 
@@ -62,7 +62,7 @@ class TinyClipWarning(UserWarning):
 
 
 class TinyClipError(Exception):
-    """Base of every error that a user can cause: what is wrong, where, and what to do."""
+    """Base of every error that a user can cause; it says what is wrong, where, and what to do."""
 
     exit_code = 2
 
@@ -91,15 +91,15 @@ class BundleError(TinyClipError):
 
 
 class DeviceError(TinyClipError):
-    """A device has no package or hardware here, or gives other answers than the bundle's."""
+    """A device lacks its package or hardware here, or its results differ from the bundle's."""
 
 
 class MissingExtraError(TinyClipError):
-    """An optional dependency is not installed; the message names the extra that brings it."""
+    """An optional dependency is not installed; the message names the extra that provides it."""
 
 
 def missing_extra(subject: str, package: str, extra: str) -> MissingExtraError:
-    """Return the error of what an extra brings; ``subject`` has its verb: "a cluster needs"."""
+    """Return the error for a missing package; ``subject`` has a verb, as in "a cluster needs"."""
     return MissingExtraError(
         f"{subject} the package '{package}', which is not installed; run: pip install "
         f"'tinyclip-edge[{extra}]'"
@@ -107,12 +107,12 @@ def missing_extra(subject: str, package: str, extra: str) -> MissingExtraError:
 
 
 class VerificationError(TinyClipError):
-    """An exported model failed a gate, so it was not written where the user asked."""
+    """An exported model failed a gate and was not written, or a bundle failed its check."""
 
     exit_code = 3
 
 
-class InterruptedRun(TinyClipError):  # noqa: N818 - a stop that was asked for
+class InterruptedRun(TinyClipError):  # noqa: N818 - a stop on request
     """The run was stopped by a signal after its checkpoint was written."""
 
     exit_code = 130

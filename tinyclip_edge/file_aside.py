@@ -15,7 +15,7 @@ from tinyclip_edge.errors import DataError
 def file_written_aside(path: Path) -> Iterator[IO[bytes]]:
     """Yield a new file that replaces ``path``, flushed to disk, unless the block fails.
 
-    Raise DataError when the disk refuses; the file at ``path`` is unchanged then.
+    Raise DataError if writing fails; the file at ``path`` is then unchanged.
     """
     aside = path.with_name(f".{path.name}.{os.urandom(8).hex()}.partial")
     try:
@@ -33,12 +33,12 @@ def file_written_aside(path: Path) -> Iterator[IO[bytes]]:
 
 
 def partial_files(path: Path) -> list[Path]:
-    """Return the unfinished files of ``path``, which killed or running processes have begun."""
+    """Return the unfinished files for ``path`` of killed or running processes."""
     begun = path.parent.glob(".*.partial")
     return [one for one in begun if one.name.startswith(f".{path.name}.") and not one.is_dir()]
 
 
 def clear_partial_files(path: Path) -> None:
-    """Remove what killed processes left of ``path``; only for the one process that writes it."""
+    """Remove unfinished files for ``path``; only the one process that writes it may call this."""
     for aside in partial_files(path):
         aside.unlink(missing_ok=True)

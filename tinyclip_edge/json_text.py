@@ -1,4 +1,4 @@
-"""Read JSON of bounded size, depth and count; every fault is one line of the caller's own error."""
+"""Read JSON of bounded size, depth and count; each fault becomes one line of the caller's error."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def parse_json(text: str | bytes, *, values: int = JSON_VALUES, unique_keys: bool = False) -> Any:  # noqa: ANN401 - whatever the text holds
-    """Return the value of a text in UTF-8.
+    """Return the value of a JSON text in UTF-8; the last value of a repeated key counts.
 
-    Of a repeated key the last value counts. Raises ValueError when it is no JSON, is nested too
-    deeply, holds more than ``values``, or with ``unique_keys`` repeats a key.
+    Raises ValueError if the text is not JSON, is nested too deeply, may hold more than ``values``
+    values and keys or, with ``unique_keys``, repeats a key.
     """
     check_count(text, values)
     try:
@@ -35,14 +35,14 @@ def parse_json(text: str | bytes, *, values: int = JSON_VALUES, unique_keys: boo
 def check_count(text: str | bytes, values: int) -> None:
     """Raise ValueError when a text may hold more than ``values`` values and keys.
 
-    They are not parsed: punctuation is counted, also within strings.
+    The text is not parsed: punctuation is counted, even within strings.
     """
     if count_values(text) > values:
         raise ValueError(f"it has more than {values:,} values")
 
 
 def count_values(text: str | bytes) -> int:
-    """Return how many values and keys a JSON text has at most, one aside."""
+    """Return the largest number of values and keys that a JSON text can have, minus one."""
     if isinstance(text, str):
         return sum(map(text.count, ",:[{"))
     return sum(map(text.count, (b",", b":", b"[", b"{")))
@@ -51,7 +51,7 @@ def count_values(text: str | bytes) -> int:
 def check_structure(content: bytes, values: int) -> None:
     """Raise ValueError when a text in UTF-8 holds more than ``values`` values and keys.
 
-    Unlike in ``check_count``, punctuation within strings is not counted.
+    Unlike ``check_count``, it does not count punctuation within strings.
     """
     if count_values(content) <= values:
         return
@@ -63,9 +63,9 @@ def check_structure(content: bytes, values: int) -> None:
 
 
 def unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object; ValueError for a repeated key, of which other readers take the first.
+    """Return a JSON object; ValueError for a repeated key, whose first value other readers take.
 
-    A value for ``object_pairs_hook`` of json.loads.
+    Pass it to json.loads as ``object_pairs_hook``.
     """
     table = dict(pairs)
     if len(table) < len(pairs):
@@ -80,7 +80,7 @@ def read_json_file(
     limit: int = JSON_BYTES,
     values: int = JSON_VALUES,
 ) -> Any:  # noqa: ANN401
-    """Return the value of a file; ``error`` when it is missing, too large, or no JSON."""
+    """Return the value in a file; raise ``error`` if it is missing, too large or not JSON."""
     content = read_bounded(path, error, limit=limit)
     try:
         return parse_json(content, values=values)
@@ -96,10 +96,10 @@ def read_json_table(
     values: int = JSON_VALUES,
     unique_keys: bool = False,
 ) -> dict[str, Any]:
-    """Return the object that a file holds, all of which can be written again.
+    """Return the object in a file; all of it can be written again.
 
-    ``error`` as in ``read_json_file``, for a list, for halves of surrogate pairs, and with
-    ``unique_keys``, for files that only this project writes, for a repeated key.
+    Raises ``error`` as ``read_json_file`` does, for anything but an object, for half of a surrogate
+    pair and, with ``unique_keys`` (for files that only this project writes), for a repeated key.
     """
     content = read_bounded(path, error, limit=limit)
     try:

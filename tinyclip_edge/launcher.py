@@ -8,7 +8,7 @@ from tinyclip_edge.errors import ConfigError
 
 
 def first_process() -> bool:
-    """Whether this process prints and writes for all: a single one, or a launcher's first."""
+    """Whether this process prints and writes for all: the only one, or a launcher's first."""
     return os.environ.get("RANK", "0") == "0"
 
 

@@ -11,8 +11,8 @@ from tinyclip_edge.moved import moved_name
 def lazy_names(package: str, home: Mapping[str, str]) -> Callable[[str], object]:
     """Return a package's ``__getattr__``; ``home`` maps a public name to its module.
 
-    A module is named relative to the package, or from ``tinyclip_edge`` on. Names of ``moved`` are
-    loaded from their new place, with a warning.
+    A module is named relative to the package, or in full from ``tinyclip_edge``. Names in ``moved``
+    are loaded from their new place, with a warning.
     """
 
     def load(name: str) -> object:

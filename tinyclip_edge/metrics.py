@@ -12,15 +12,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric: the share of correct answers, higher is better; a distance has another unit."""
+    """One metric: a share of correct results, higher is better, or a distance with its own unit."""
 
     key: str  # in events, tables and JSON
     label: str
-    short: str  # after other metrics in a line
+    short: str  # label after other metrics in a line
     chance: Callable[[int], float]  # accuracy of guessing, by the number of labels
-    headline: bool = False  # drawn over steps, and judged before a run
-    of_labels: bool = True  # candidates are the labels, all of them
-    unit: str = "%"  # as shown; 100 times the share
+    headline: bool = False  # plotted over the steps, and checked before a run
+    of_labels: bool = True  # all labels are candidates
+    unit: str = "%"  # as shown; % stands for 100 times the share
     with_teacher: bool = False  # it compares a student with its teacher, without labels
 
     def text(self, value: float) -> str:
@@ -28,7 +28,7 @@ class Metric:
         return f"{100 * value:.1f} %" if self.unit == "%" else f"{value:.3f} {self.unit}"
 
     def label_among(self, labels: int) -> str:
-        """Return the label with the number of candidates, where that says more."""
+        """Return the label, with the number of candidates where that is informative."""
         if self.key.startswith("t2i"):
             return self.label
         among = f"{labels:,}" if self.of_labels else f"{min(100, labels)}"
@@ -69,7 +69,7 @@ HEADLINES = tuple(key for key, metric in METRICS.items() if metric.headline)
 # One line during a run.
 PROGRESS = ("t2i_r1", "t2i_r5", "i2t_r1", "zero_shot_100", "agree_1", "agree_5", "agree_kl")
 SELECTION = ("t2i_r1", "i2t_r1")
-AGREEMENT = "agree_1"  # selects where pictures have no captions
+AGREEMENT = "agree_1"  # selects the student where pictures have no captions
 
 
 def chance_of(labels: int) -> dict[str, float]:
@@ -87,7 +87,7 @@ def metrics_of(values: Mapping[str, object]) -> list[Metric]:
 def selection_score(metrics: Mapping[str, float]) -> float:
     """Return the score that selects the best student of a run.
 
-    The mean top-1 of both directions; of pictures without captions the agreement with the teacher.
+    The mean top-1 of both directions; without captions, the agreement with the teacher.
     """
     if AGREEMENT in metrics:
         return metrics[AGREEMENT]

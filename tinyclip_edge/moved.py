@@ -1,4 +1,4 @@
-"""Public modules and names that have another place now; the old ones work, with a warning."""
+"""Public modules and names that have moved; the old ones still work, with a warning."""
 
 from __future__ import annotations
 
@@ -43,24 +43,24 @@ def current_module(name: str) -> str | None:
 
 
 def moved_name(package: str, name: str) -> object:
-    """Return what a package's old public name stands for, and warn; raise AttributeError."""
+    """Return the object of a package's old public name, with a warning, or raise AttributeError."""
     old = f"{package}.{name}"
     if old not in NAMES:
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
-    _warn(old, NAMES[old], stacklevel=4)  # of the code that takes the attribute
+    _warn(old, NAMES[old], stacklevel=4)  # the code that reads the attribute
     module, _, current = NAMES[old].rpartition(".")
     return getattr(import_module(module), current)
 
 
 def install() -> None:
-    """Let imports of moved modules find them."""
+    """Make imports of moved modules work."""
     if not any(isinstance(finder, _MovedModules) for finder in sys.meta_path):
-        # First: below a moved package, others would load a second copy of its modules.
+        # First, because other finders would load the modules of a moved package a second time.
         sys.meta_path.insert(0, _MovedModules())
 
 
 class _MovedModules:
-    """Finds and loads a moved module: the same object as under its current name."""
+    """Finds a moved module and returns the same object as under its current name."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -72,7 +72,7 @@ class _MovedModules:
         assert current is not None
         module = import_module(current)
         spec.loader_state = module.__spec__
-        _warn(spec.name, current, stacklevel=3)  # of the import; its own frames do not count
+        _warn(spec.name, current, stacklevel=3)  # the import; frames of importlib do not count
         return module
 
     def exec_module(self, module: ModuleType) -> None:

@@ -1,4 +1,4 @@
-"""Tables of reports, and the reports in a notebook as HTML."""
+"""Tables of reports, which notebooks show as HTML."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FORMAT = '<pre style="white-space:pre;overflow-x:auto;line-height:normal">{code
 def report_table(title: str, columns: Sequence[str], caption: Sequence[str] = ()) -> Table:
     """Return an empty table with a column of names and right-aligned columns of figures.
 
-    In a narrow terminal names are broken into lines, figures never.
+    In a narrow terminal, names wrap; figures never do.
     """
     from rich import box
 
@@ -55,7 +55,7 @@ class NotebookReport:
     def _repr_html_(self) -> str:
         from rich.console import Console
 
-        # In a notebook, rich would display what it prints here, and the notebook the result again.
+        # In a notebook, rich would display these tables itself, and the notebook once more.
         console = Console(record=True, file=io.StringIO(), width=WIDTH, force_jupyter=False)
         for table in self.tables():
             console.print(table)

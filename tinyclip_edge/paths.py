@@ -1,6 +1,6 @@
 """Check untrusted paths, and read files of bounded size.
 
-For names that are too long or have a null byte pathlib raises; here such a file does not exist.
+pathlib raises for a name that is too long or has a null byte; here such a file is just missing.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ def exists(path: Path) -> bool:
 def model_name(model: str | Path) -> str:
     """Return the name under which every command shows a model.
 
-    A folder's own name, that of the run for its ``student``, ``owner/name`` for a revision in the
-    cache of Hugging Face; other models as they are written.
+    For a folder its own name, but the run's name for a run's ``student``, and ``owner/name`` for a
+    revision in Hugging Face's cache; other models are shown as written.
     """
     path = Path(expanded(model))
     if not is_folder(path):
         return str(model)
     path = Path(os.path.abspath(path))  # noqa: PTH100 - a link has a name of its own
-    if path.name == "student" and not is_file(path / "manifest.json"):  # of a run, no bundle
+    if path.name == "student" and not is_file(path / "manifest.json"):  # a run's, not a bundle
         return path.parent.name
     if path.parent.name == "snapshots":
         return path.parent.parent.name.removeprefix("models--").replace("--", "/")
@@ -62,8 +62,8 @@ def files_below(
 ) -> Iterator[str]:
     """Yield the relative paths of all files below a folder; links are followed.
 
-    Hidden folders, pipes and devices are left out. Raises ``error`` for a folder that may not be
-    read, unless ``on_unreadable`` is called for those.
+    Hidden folders, pipes and devices are left out. For a folder that cannot be read, raises
+    ``error`` or, if there is one, calls ``on_unreadable``.
     """
     pending: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
     while pending:
@@ -71,7 +71,7 @@ def files_below(
         try:
             stat = (folder / inner).stat()
             identity = stat.st_dev, stat.st_ino
-            if identity in above:  # a link back to a folder that this one is in
+            if identity in above:  # a link back to an enclosing folder
                 continue
             with os.scandir(folder / inner) as scan:
                 entries = sorted(scan, key=lambda entry: entry.name)
@@ -85,7 +85,7 @@ def files_below(
             if _is_folder(entry):
                 if not entry.name.startswith("."):
                     pending.append((f"{inner}{entry.name}/", above | {identity}))
-            # A broken link is missing, not left out.
+            # A broken link too: the caller reports it as a missing file.
             elif entry.is_symlink() or entry.is_file():
                 yield f"{inner}{entry.name}"
 
@@ -98,10 +98,10 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def stays_inside(folder: str | Path, name: str) -> bool:
-    """Whether a file, ``name`` relative to the folder, is not a link out of it.
+    """Whether the file ``name`` of a folder is there itself, not through a link.
 
-    The snapshots of Hugging Face's cache are folders of links into ``blobs`` beside them: those
-    links alone are followed.
+    Only the links of Hugging Face's cache are accepted: its snapshots are folders of links into
+    the ``blobs`` beside them.
     """
     root, real = Path(os.path.realpath(folder)), Path(os.path.realpath(Path(folder, name)))
     cached = root.parent.name == "snapshots" and real.parent == root.parent.parent / "blobs"
@@ -113,8 +113,8 @@ def refuse_links(
 ) -> None:
     """Raise ``error`` for a link, pipe or device in a folder that is about to be written to.
 
-    The folder itself may be a link. ``replaced`` are names of folders in it that are not written
-    to but replaced as a whole.
+    The folder itself may be a link. ``replaced`` names folders in it that are not checked, because
+    they are replaced as a whole.
     """
     for place, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if name not in replaced]
@@ -143,9 +143,9 @@ def refuse_pointer(path: Path, error: type[TinyClipError]) -> None:
 
 
 def read_bounded(path: Path, error: type[TinyClipError], *, limit: int) -> bytes:
-    """Return the bytes of a file; ``error`` when there is none or it has more than ``limit``."""
+    """Return the bytes of a file; ``error`` if it is missing or has more than ``limit`` bytes."""
     try:
-        if exists(path) and not is_file(path):  # a pipe would be waited for
+        if exists(path) and not is_file(path):  # opening a pipe would block
             raise error(f"cannot read {path}: it is not a file")
         with path.open("rb") as file:
             content = file.read(limit + 1)
@@ -161,7 +161,7 @@ def read_bounded(path: Path, error: type[TinyClipError], *, limit: int) -> bytes
 
 
 def read_lines(path: Path, kind: str) -> tuple[str, ...]:
-    """Return the lines of a text file that are not blank; DataError when there are none."""
+    """Return the non-blank lines of a text file; DataError if there are none."""
     try:
         text = read_bounded(path, DataError, limit=TEXTS_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError:

@@ -12,8 +12,8 @@ from rich.text import Text
 class PlainTable(Table):
     """A rich table without markup in strings, and with control characters escaped.
 
-    A name in brackets would otherwise be a style or an error, and an escape sequence in it would
-    reach the terminal. Styled cells are passed as rich's Text.
+    Otherwise a name in brackets would be read as a style or fail, and an escape sequence in it
+    would reach the terminal. Pass styled cells as rich's Text.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class PlainTable(Table):
 
 
 def plain_text(text: str, style: str = "") -> Text:
-    """Return a text of any characters for the terminal; line breaks stay."""
+    """Return any text with control characters escaped, except line breaks."""
     if not text.isprintable():
         text = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
     return Text(text, style)

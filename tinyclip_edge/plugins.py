@@ -1,6 +1,6 @@
-"""What other installed packages add, by entry points of the groups below.
+"""What other installed packages add through entry points of the groups below.
 
-They are code of their package, trusted when it was installed; a configuration can only name them.
+Whoever installs a package trusts its code; a configuration can only name its entry points.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TARGETS = "tinyclip_edge.targets"  # mapping with the keys of configs/export, or
 
 
 class PluginError(TinyClipError):
-    """An installed package names something that cannot be loaded, or is of another kind."""
+    """An entry point of an installed package cannot be loaded, or has the wrong type."""
 
 
 def plugin_names(group: str) -> tuple[str, ...]:
@@ -29,7 +29,7 @@ def plugin_names(group: str) -> tuple[str, ...]:
 
 
 def load_plugin(group: str, name: str) -> Any:  # noqa: ANN401 - whatever the package has
-    """Return what a package offers under a name. Raises PluginError, which names the package."""
+    """Return what a package adds under a name. Raises PluginError, which names the package."""
     entry = _entries(group)[name]
     try:
         return entry.load()
@@ -39,7 +39,7 @@ def load_plugin(group: str, name: str) -> Any:  # noqa: ANN401 - whatever the pa
 
 
 def call_plugin(group: str, name: str, address: str, *arguments: object) -> Any:  # noqa: ANN401
-    """Return what a plugin's function makes of NAME:ADDRESS. Raises TinyClipError."""
+    """Return the result of a plugin's function for NAME:ADDRESS. Raises TinyClipError."""
     try:
         return load_plugin(group, name)(address, *arguments)
     except TinyClipError:
@@ -57,7 +57,7 @@ def described(group: str, name: str) -> str:
 
 
 def loaded_plugins(group: str, kind: type[Any]) -> Iterator[tuple[str, Any]]:
-    """Yield (name, object) of all in a group; warn of those that are broken or of another kind."""
+    """Yield (name, object) for a group; warn about those that are broken or of the wrong type."""
     for name in plugin_names(group):
         try:
             value = load_plugin(group, name)
@@ -71,7 +71,7 @@ def loaded_plugins(group: str, kind: type[Any]) -> Iterator[tuple[str, Any]]:
 
 
 def scheme_of(group: str, address: str) -> tuple[str, str] | None:
-    """Return (name, rest) of ``NAME:REST`` where a package has added the name to the group."""
+    """Return (name, rest) of ``NAME:REST`` if a package adds the name to the group."""
     name, colon, rest = address.partition(":")
     return (name, rest) if colon and name in _entries(group) else None
 

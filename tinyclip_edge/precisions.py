@@ -12,10 +12,11 @@ from typing import Any
 
 from tinyclip_edge.errors import ConfigError, did_you_mean
 
-# 8 bits leave a ResNet above 0.999 and a FastViT above 0.995; at 0.96 a FastViT is damaged, though
-# few verification pairs may show it in recall. Below the first, int8 has a float image tower.
+# With 8 bits, a ResNet stays above 0.999 and a FastViT above 0.995. At 0.96 a FastViT is damaged,
+# even if recall on few verification pairs hides it. Below the first value, int8 gets a float image
+# tower.
 CONVOLUTION_COSINE, STATIC_CONVOLUTION_COSINE = 0.995, 0.98
-REPLAY_COSINE = 0.999  # in integer kernels a last bit can move an activation by a whole step
+REPLAY_COSINE = 0.999  # with integer kernels, one bit can move an activation by a whole step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,16 +25,16 @@ class Precision:
 
     name: str
     description: str  # for --help and README, a few words
-    suffix: str  # after a file's stem; transformers.js' own where it has the precision
+    suffix: str  # after a file's stem; transformers.js's, if it has the precision
     recipe: str = ""  # kind of recipe; empty for fp32, which the others are made from
     options: Mapping[str, Any] = field(default_factory=dict)  # of the recipe, beyond the preset's
     aliases: tuple[str, ...] = ()
     calibrated: bool = True  # layers are ranked, or ranges measured, on calibration pairs
-    exact: bool = False  # must not change a hit of PyTorch's
+    exact: bool = False  # must return the same hits as PyTorch
     least_cosine: float = 0.9  # to PyTorch, 1st percentile; far below a usable file's
-    convolution_cosine: float | None = None  # of an image tower of convolutions; None: the same
+    convolution_cosine: float | None = None  # the same for a convolutional image tower
     replay_cosine: float = REPLAY_COSINE  # to the golden vectors on another machine
-    fills_int8: bool = False  # sums of its products may overflow 16 bits where no recipe says
+    fills_int8: bool = False  # its sums may overflow 16 bits, unless a recipe says otherwise
 
 
 PRECISIONS: dict[str, Precision] = {}
@@ -68,7 +69,7 @@ def check_precisions(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def replay_cosine(name: str) -> float:
-    """Return the cosine that golden vectors must reach in a precision, known here or not."""
+    """Return the cosine that golden vectors must reach in a precision, even an unknown one."""
     precision = PRECISIONS.get(name)
     return REPLAY_COSINE if precision is None else precision.replay_cosine
 
@@ -90,8 +91,8 @@ register(
         suffix="",
         calibrated=False,
         exact=True,
-        least_cosine=0.9999,  # the least over all pairs, not the 1st percentile
-        # Float sums of another order differ in the last bits.
+        least_cosine=0.9999,  # the minimum over all pairs, not the 1st percentile
+        # Float sums in another order differ in the last bits.
         replay_cosine=0.9999,
     )
 )

@@ -13,7 +13,7 @@ from tinyclip_edge.json_text import count_values, parse_json
 from tinyclip_edge.limits import EVENT_VALUES, JSON_BYTES
 
 MAX_STEP = 1 << 53  # larger integers are not exact as a float
-_FIRST = (b"{", b"\xef")  # of an event, the second of one behind a byte order mark
+_FIRST = (b"{", b"\xef")  # first byte of an event, without and with a byte order mark
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class EventLines:
     """Content of a file of events."""
 
     events: tuple[dict[str, Any], ...]
-    broken: tuple[int, ...] = ()  # numbers of the lines without an event of distill
+    broken: tuple[int, ...] = ()  # numbers of the lines without a valid event
     damaged: tuple[bytes, ...] = ()  # those lines
 
 
@@ -39,8 +39,8 @@ def read_event_lines(
 ) -> EventLines:
     """Read a file of events into memory; a truncated last line, as after a kill, is ignored.
 
-    ``is_valid`` may reject further events besides those without kind or step. Raises OSError, and
-    DataError for a file of too many values.
+    A line is damaged if its event has no kind or step, or ``is_valid`` rejects it. Raises OSError,
+    and DataError for a file with too many values.
     """
     events, broken, damaged, values = [], [], [], 0
     for line in iterate_lines(path):
@@ -66,13 +66,13 @@ def iterate_events(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def iterate_lines(path: Path) -> Iterator[EventLine]:
-    """Yield the lines of a file of events, without blank ones and a truncated last one.
+    """Yield the lines of a file of events, except blank ones and a truncated last one.
 
     Raises OSError.
     """
     number, is_complete = 0, True
     with path.open("rb") as file:
-        while line := file.readline(JSON_BYTES):  # a longer one is damaged, in pieces
+        while line := file.readline(JSON_BYTES):  # a longer one: damaged pieces
             number, is_complete = number + is_complete, line.endswith(b"\n")
             event = _event(line)
             is_whole = is_complete or len(line) == JSON_BYTES

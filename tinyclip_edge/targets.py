@@ -1,7 +1,7 @@
 """The table of export targets, read by export, runtime, command line and documentation.
 
-A target is a name in this table and its settings in ``configs/export/NAME.yaml``. What the engine
-of a target takes (operators, types, shapes) is in ``tinyclip_export.verification.engine_rules``.
+A target is a name in this table with settings in ``configs/export/NAME.yaml``. What its engine
+supports (operators, types, shapes) is in ``tinyclip_export.verification.engine_rules``.
 """
 
 from __future__ import annotations
@@ -19,23 +19,24 @@ class Target:
     devices: tuple[str, ...] = ("cpu",)  # keys of runtime/devices.py that its files are made for
     suffix: str = ".onnx"  # of the towers' files
     elsewhere: str = ""  # what its files cost on another device; empty: nothing
-    # On the CPU: kinds that `runtime.cpu.processor` returns; empty for any. What the files cost on
-    # another kind.
+    # On the CPU: the processors that its files are made for, by the names of
+    # `runtime.cpu.processor` (empty: any), and what the files cost on others.
     processors: tuple[str, ...] = ()
     other_processors: Mapping[str, str] = field(default_factory=dict)
-    proof: str = ""  # what an export shows beyond values and ranking on onnxruntime's CPU
+    proof: str = ""  # what an export proves beyond values and ranking on onnxruntime's CPU
     # Whether onnxruntime's CPU runs its files: values and ranking are then measured at export.
     runs_on_cpu: bool = True
 
 
-AUTO = "auto"  # in place of a name: that of this machine
+AUTO = "auto"  # in place of a name: the target of this machine
 
-# Without VNNI, weights of 8 bits need the exact kernel, which adds products in 32 bits: measured in
-# turns with the AVX2 kernels of onnxruntime 1.32, 1.22 times for a picture, 1.2 for a caption.
+# Without VNNI, 8-bit weights need the exact kernel, which adds products in 32 bits. Measured in
+# turns with the AVX2 kernels of onnxruntime 1.32, it takes 1.22 times as long for a picture and 1.2
+# times for a caption.
 _EXACT = "its int8 takes 1.2 times as long here as with --target x86-avx2"
 _COARSE = "no time, but its int8 weights are coarser than with --target {}"
 _SAFE = MappingProxyType(
-    {kind: _COARSE.format(kind) for kind in ("x86-vnni", "arm64")}  # which need no smaller weights
+    {kind: _COARSE.format(kind) for kind in ("x86-vnni", "arm64")}  # which need no coarser weights
 )
 _FULL = MappingProxyType({"x86": _EXACT, "x86-avx2": _EXACT})
 
@@ -78,7 +79,7 @@ TARGETS: Mapping[str, Target] = {
         elsewhere="the CPU computes its 16-bit floats in 32 bits",
     ),
     "android": Target(
-        description="onnxruntime on Android, reduced builds too",
+        description="onnxruntime on Android, including reduced builds",
         proof="the .ort files open in a fresh process",
         suffix=".ort",
     ),
@@ -89,14 +90,14 @@ TARGETS: Mapping[str, Target] = {
     ),
     "browser": Target(description="onnxruntime-web and transformers.js"),
     "openvino": Target(
-        description="OpenVINO's own files too",
+        description="OpenVINO, with files in its own format",
         devices=("cpu", "openvino"),
         proof="values and ranking in OpenVINO too",
     ),
     "litert": Target(
-        description=".tflite files for LiteRT too", proof="values and ranking in LiteRT too"
+        description="LiteRT, with .tflite files", proof="values and ranking in LiteRT too"
     ),
     "executorch": Target(
-        description=".pte files for ExecuTorch too", proof="values and ranking in ExecuTorch too"
+        description="ExecuTorch, with .pte files", proof="values and ranking in ExecuTorch too"
     ),
 }

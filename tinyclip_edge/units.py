@@ -25,7 +25,7 @@ def duration(seconds: float) -> str:
 
 
 def counted(number: int, word: str) -> str:
-    """Format a number with what is counted, in the singular or plural."""
+    """Format a number with the word for what it counts, in the singular or plural."""
     return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
 
 

@@ -1,6 +1,6 @@
-"""The whole way from Python: what the commands do, as functions that return reports.
+"""The commands as Python functions, which return reports.
 
-``tinyclip_edge.distill`` and the others are these; what they need is imported when they are called.
+``tinyclip_edge.distill`` and the others come from here; each imports what it needs when called.
 """
 
 from __future__ import annotations

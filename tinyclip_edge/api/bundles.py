@@ -1,4 +1,4 @@
-"""``check``: whether a bundle answers on this machine as it did where it was made."""
+"""``check``: whether a bundle gives the same results here as where it was made."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class BundleCheck(NotebookReport):
     files: int
     replays: tuple[Replay, ...]
     target: str | None = None  # that the bundle was made for
-    misfit: str | None = None  # what speaks against it here
-    forms: tuple[FormReplay, ...] = ()  # of other engines, and of strings and encoded pictures
+    misfit: str | None = None  # why it does not suit this machine
+    forms: tuple[FormReplay, ...] = ()  # for other engines, strings, encoded pictures
     not_replayed: tuple[str, ...] = ()  # files, with the package that is missing
 
     @property
@@ -43,7 +43,7 @@ class BundleCheck(NotebookReport):
 
     @property
     def passed(self) -> bool:
-        """Whether all precisions answer as recorded."""
+        """Whether all results are as recorded."""
         return not self.failures
 
     def as_dict(self) -> dict[str, Any]:
@@ -122,12 +122,12 @@ def check(
 ) -> BundleCheck:
     """Check the hashes of a bundle's files and replay its golden vectors; needs no torch.
 
-    Files of other engines, and graphs of strings and encoded pictures, are replayed as well, on the
-    CPU, where their packages are installed. ``precision``: one of the bundle's, all by default.
+    Files for other engines, and graphs that take strings or encoded pictures, are replayed too, on
+    the CPU, if their packages are installed. ``precision``: one of the bundle's, all by default.
     ``device``, ``device_options``: as for ``EdgeCLIP.load``, but not "auto".
 
-    Raises BundleError for a changed file, DeviceError for a device that is not here; what else
-    fails is in the result.
+    Raises BundleError for a changed file, DeviceError for a missing device; other failures are in
+    the result.
     """
     from tinyclip_edge.runtime.bundle import Manifest
     from tinyclip_edge.runtime.devices import Device

@@ -22,9 +22,9 @@ def export_pairs(
 ) -> tuple[EvalSet, PairSupplier | None]:
     """Return the verification pairs and a function that supplies the calibration pairs.
 
-    The two share no pair: for a starter set, calibration uses its training pairs; any other set
-    without `request.calibration` gives up to 512 pairs, or a quarter of a small set. A set too
-    small for that is used for both, which its ``disjoint`` says. Without `calibrated` there are no
+    The two share no pair: a starter set is calibrated on its training pairs; of any other set, up
+    to 512 pairs, or a quarter of a small set, are set aside without `request.calibration`. A set
+    too small for that is used for both, with ``disjoint`` False. Without `calibrated` there are no
     calibration pairs. Raises DataError.
     """
     from tinyclip_edge.evaluation import evaluation_set
@@ -83,5 +83,5 @@ def _split(pairs: EvalSet, limit: int) -> tuple[EvalSet, PairSupplier]:
 
 
 def evenly_spaced(total: int, count: int) -> Sequence[int]:
-    """Return at most ``count`` of ``total`` places."""
+    """Return at most ``count`` indices below ``total``, evenly spaced."""
     return [i * total // count for i in range(min(total, count))] if total > count else range(total)

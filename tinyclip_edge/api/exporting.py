@@ -46,7 +46,7 @@ class QatRequest:
     data: str | None = None  # training pairs; None: those of the run
 
 
-def export(  # noqa: PLR0913 - a public call, whose options have names
+def export(  # noqa: PLR0913 - a public call with named options
     model: str | Path | None = None,
     out: str | Path | None = None,
     *,
@@ -66,11 +66,11 @@ def export(  # noqa: PLR0913 - a public call, whose options have names
     ``model``: a run, a model folder or a name; the newest run by default. ``out``: bundles/NAME by
     default; ``force`` replaces a bundle there. ``precisions``: those of ``target`` by default, fp32
     and int8 without one. ``target``: a shipped name, "auto", a YAML file, or an ExportPreset.
-    ``extras``: a classifier of labels, towers that take pixels. ``trim_vocab``: file of texts whose
-    tokens are all that is kept. ``calibrate_labels``: held-out images of the labels of ``extras``,
-    in a folder per label, for a threshold of unknown. ``callback`` gets lines about the work;
-    ``progress`` draws a bar of ``qat``. Options are checked before torch is imported. Raises a
-    TinyClipError; GatesFailedError, with nothing at ``out``, when a gate fails.
+    ``extras``: a classifier of labels, towers that take pixels. ``trim_vocab``: file of texts; all
+    tokens that they do not need are dropped. ``calibrate_labels``: held-out images in a folder per
+    label of ``extras``, to set the threshold below which a picture is unknown. ``callback`` gets
+    lines of progress; ``progress`` draws a bar for ``qat``. Options are checked before torch is
+    imported. Raises a TinyClipError; if a gate fails, GatesFailedError, and ``out`` is not written.
     """
     from tinyclip_edge.models import newest_run
     from tinyclip_export.engines.registry import require_engine
@@ -129,7 +129,7 @@ def export(  # noqa: PLR0913 - a public call, whose options have names
 
 
 def _held_out(images: str | Path | None, extras: Extras, model: str) -> HeldOut | None:
-    """Return held-out images with their labels; None for None."""
+    """Return held-out images with their labels, None without images."""
     if images is None:
         return None
     from tinyclip_edge.api.held_out import held_out_images
@@ -138,7 +138,7 @@ def _held_out(images: str | Path | None, extras: Extras, model: str) -> HeldOut 
 
 
 def preset_of(target: str | Path | ExportPreset | None) -> ExportPreset:
-    """Return the settings of a target's name, of "auto" or of a file; the default's for None.
+    """Return the settings of a target, by name, "auto" or file; the defaults for None.
 
     Raises ConfigError, also for "auto" on a processor that has no target.
     """
@@ -155,8 +155,8 @@ def preset_of(target: str | Path | ExportPreset | None) -> ExportPreset:
     kind = processor()
     if kind is None:
         raise ConfigError(
-            "target auto: this processor is neither x86 nor 64-bit ARM; leave out --target, which "
-            "suits every processor"
+            "target auto: this processor is neither x86 nor 64-bit ARM; leave out --target, for "
+            "files that suit every processor"
         )
     return load_preset(kind)
 
@@ -169,7 +169,7 @@ class _Training:
     source: str
     val: str
     bundle: Path
-    progress: bool  # a bar
+    progress: bool  # whether to draw a bar
 
     @property
     def folder(self) -> Path:
@@ -186,7 +186,8 @@ def _finetuned(
 ) -> Iterator[tuple[LoadedClip, dict[str, Any] | None]]:
     """Yield the model after quantization-aware training, or the original if that is better.
 
-    Its report is the second value. An interrupted training continues from its checkpoints.
+    The second value is the report of the training, which continues from its checkpoints after an
+    interruption.
     """
     if training is None:
         yield clip, None
@@ -216,7 +217,7 @@ def _trimmed(
 ) -> tuple[LoadedClip, Extras]:
     """Return the model with only the tokens of a corpus and of the labels; unchanged for None.
 
-    It says how many of the texts ``others`` are cut into other pieces.
+    ``callback`` is called with how many of the texts ``others`` are now split differently.
     """
     if corpus is None:
         return clip, extras

@@ -14,19 +14,20 @@ from tinyclip_edge.runtime.picture_files import folder_pictures
 if TYPE_CHECKING:
     from tinyclip_edge.runtime.label_calibration import HeldOut
 
-NAMED = 3  # labels of a message
+NAMED = 3  # labels in a message
 
 
 def held_out_images(
     source: str | Path, labels: Sequence[str], templates: Sequence[str], model: str | Path
 ) -> HeldOut:
-    """Return the pictures of a folder with labels: its class folders, or those of a teacher.
+    """Return the pictures of a folder, labelled by its class folders or by a teacher.
 
-    Without ``labels`` they are the names of the class folders. A folder without class folders needs
-    labels and a run, whose teacher names the pictures. Raises DataError, ModelError.
+    Without ``labels``, the labels are the names of the class folders. A folder without class
+    folders needs ``labels`` and, as ``model``, a run, whose teacher labels the pictures. Raises
+    DataError, ModelError.
     """
     folder = Path(expanded(source))
-    pictures = folder_pictures([folder]) if is_folder(folder) else []  # of a tar: none
+    pictures = folder_pictures([folder]) if is_folder(folder) else []  # a tar has none
     if pictures and all(Path(picture).parent == folder for picture in pictures):
         held_out = _labelled_by_teacher(folder, pictures, labels, templates, model)
     else:
@@ -46,7 +47,8 @@ def _labelled_by_folders(source: Path, labels: Sequence[str], templates: Sequenc
     unknown = sorted(names - set(known))
     if unknown:
         raise DataError(
-            f"{source}: {len(unknown):,} class folders are no labels: {first_names(unknown, NAMED)}"
+            f"{source}: {len(unknown):,} class folders are not among the labels: "
+            f"{first_names(unknown, NAMED)}"
         )
     targets = [known.index(image.label) for image in images]
     return HeldOut([image.image for image in images], targets, known, tuple(templates))
@@ -65,8 +67,8 @@ def _labelled_by_teacher(
     config = run_config(Path(model))
     if config is None:
         raise ModelError(
-            f"{folder} has no class folders, and {model} is no run whose teacher could name the "
-            "images; put them in a folder per label"
+            f"{folder} has no class folders, and {model} is not a run whose teacher could label "
+            "the images; sort them into a folder per label"
         )
     from tinyclip_edge.models import TorchEmbedder, load_clip
     from tinyclip_edge.runtime.label_calibration import HeldOut

@@ -1,4 +1,4 @@
-"""``evaluate``, ``compare`` and ``convert``: models measured and ranked, checkpoints read."""
+"""``evaluate``, ``compare`` and ``convert``: measure and rank models, read checkpoints."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def evaluate(
     """Measure a model by name or folder: a run, a model folder, a bundle, an open_clip name.
 
     ``task``: retrieval or zero-shot. ``data``: a starter set, pairs in any form of data.train, or a
-    folder of classes. Raises TinyClipError; torch is imported for models that need it only.
+    folder of classes. Raises TinyClipError; torch is imported only for models that need it.
     """
     from tinyclip_edge.evaluation import check_openable, check_set, evaluate_model, open_embedder
 
@@ -53,10 +53,10 @@ def compare(
     threads: int | None = None,
     device: str = "auto",
 ) -> Standings:
-    """Rank models by several evaluation sets; says which of their differences are certain.
+    """Rank models by several evaluation sets, and say which differences are certain.
 
     ``models`` and ``data`` are named as for ``evaluate``; ``task`` auto is zero-shot for sets with
-    classes, else retrieval. Each model is loaded once; one that breaks is left out, with a
+    classes, else retrieval. Each model is loaded once; one that fails is left out, with a
     warning. Raises TinyClipError.
     """
     from tinyclip_edge.evaluation.many_sets import rank_models

@@ -32,7 +32,7 @@ def checked_run(
 
 
 def check_pairs(run: RunConfig, pairs: Sequence[str] = ("train", "val")) -> None:
-    """Raise DataError, which names the key to set, for missing pairs, pictures or texts."""
+    """Raise DataError, naming the key to set, for missing pairs, pictures or texts."""
     if "train" in pairs:
         for number, source in enumerate(run.data.sources, 1):
             prefix = f"data.mix[{number}]." if run.data.mix else "data."
@@ -53,7 +53,7 @@ def check_pairs(run: RunConfig, pairs: Sequence[str] = ("train", "val")) -> None
 
 
 def _check_source(run: RunConfig, key: str, source: Patterns | None) -> None:
-    """Raise DataError, which names the key, for pairs or pictures that are not there."""
+    """Raise DataError, naming the key, for missing pairs or pictures."""
     from tinyclip_edge.data import check_source
 
     if source is not None:
@@ -62,7 +62,7 @@ def _check_source(run: RunConfig, key: str, source: Patterns | None) -> None:
 
 
 def _check_texts(key: str, source: TextsSource | None) -> None:
-    """Raise DataError, which names the key, for texts that are not there."""
+    """Raise DataError, naming the key, for missing texts."""
     from tinyclip_edge.data.texts import open_texts
 
     if source is not None:
@@ -72,7 +72,7 @@ def _check_texts(key: str, source: TextsSource | None) -> None:
 
 @contextmanager
 def _named_by(key: str) -> Iterator[None]:
-    """Put a key before a DataError of the block."""
+    """Prefix a DataError of the block with a key."""
     from tinyclip_edge.errors import DataError
 
     try:
@@ -90,7 +90,7 @@ def check_vocab(run: RunConfig) -> None:
 
 
 def check_run(run: RunConfig, pairs: Sequence[str]) -> None:
-    """Raise the first error that a run would meet, judging by names and paths."""
+    """Raise the first error that a run would meet, as far as names and paths show it."""
     from tinyclip_edge.models import check_model
     from tinyclip_edge.models.zoo import zoo_entry
 

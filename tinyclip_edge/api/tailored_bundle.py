@@ -20,7 +20,7 @@ Say = Callable[[str], None]
 def export_winner(tailoring: Tailoring, prepared: Prepared, winner: str, say: Say) -> ExportedFiles:
     """Write the winner's bundle, verified on the held-out pictures.
 
-    A bundle that an earlier call has written is kept, one that it may have been writing replaced.
+    A bundle that an earlier call has finished is reused; one that it may have begun is replaced.
     """
     from tinyclip_edge.api.exporting import VerificationRequest, export
     from tinyclip_edge.tailoring.measure import milliseconds
@@ -56,7 +56,7 @@ def export_winner(tailoring: Tailoring, prepared: Prepared, winner: str, say: Sa
 
 
 def _calibrate(tailoring: Tailoring, prepared: Prepared, say: Say) -> None:
-    """Write a threshold below which an answer is unknown, if there are pictures enough."""
+    """Write the threshold below which a picture is unknown, if there are enough pictures."""
     from tinyclip_edge.runtime.label_calibration import HeldOut, calibrate_bundle
 
     request, targets = tailoring.request, prepared.targets
@@ -79,9 +79,9 @@ def _calibrate(tailoring: Tailoring, prepared: Prepared, say: Say) -> None:
 
 
 def commands(tailoring: Tailoring, winner: str) -> tuple[str, ...]:
-    """Return the commands that train and export the winner by hand, the second what the first made.
+    """Return two commands that train and then export the winner by hand.
 
-    They write beside the tailoring's run and bundle, which are there already.
+    They write beside the tailoring's own run and bundle, which already exist.
     """
     work, run = tailoring.work, f"runs/{winner}"
     distil = ("distill", work.configurations / f"{winner}.yaml", "--out", run)

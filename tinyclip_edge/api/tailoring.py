@@ -1,4 +1,4 @@
-"""``tailor``: a verified student of one's own pictures, from a folder without captions."""
+"""``tailor``: a verified student for your own pictures, from a folder without captions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 
 
-def tailor(  # noqa: PLR0913 - a public call, whose options have names
+def tailor(  # noqa: PLR0913 - a public call with named options
     images: str | Path,
     labels: str | Path,
     out: str | Path = "bundles/mine",
@@ -41,13 +41,13 @@ def tailor(  # noqa: PLR0913 - a public call, whose options have names
 ) -> TailorReport:
     """Train and export the best student of a folder of pictures that fits into a budget.
 
-    ``images``: a folder, without captions; ``labels`` and ``texts``: files with one a line.
-    ``form``: "classifier", whose budget is that of one file for these labels, or "towers", that of
-    both towers. ``larger_patches``: also of vision transformers, 1.5 and 2 times the side.
-    ``general``: a MODEL to compare with. ``work``: folder of the runs, runs/tailor-NAME by default;
-    ``resume`` goes on with what a killed call has left there.
-    ``callback`` gets lines about the work. Names, numbers and paths are checked before torch is
-    imported, everything else before training. Raises a TinyClipError; nothing is at ``out`` then.
+    ``images``: a folder, without captions; ``labels`` and ``texts``: files with one per line.
+    ``form``: what the budget is for: "classifier", one file for these labels, or "towers", both
+    towers. ``larger_patches``: also try vision transformers with patches of 1.5 and 2 times the
+    side. ``general``: a MODEL to compare with. ``work``: folder of the runs, runs/tailor-NAME by
+    default; ``resume`` continues what a killed call left there.
+    ``callback`` gets lines of progress. Names, numbers and paths are checked before torch is
+    imported, everything else before training. Raises a TinyClipError, and ``out`` is not written.
     """
     from tinyclip_edge.tailoring.request import check_models, read_request
     from tinyclip_edge.tailoring.work import EXPORT, REQUEST, VERSION, WorkFolder
@@ -81,13 +81,13 @@ def tailor(  # noqa: PLR0913 - a public call, whose options have names
             return _finish(tailoring, callback)
     except OSError as error:
         raise DataError(
-            f"{error.filename or folder.path}: {error.strerror or error}; repeat the command with "
-            "--resume once that is mended"
+            f"{error.filename or folder.path}: {error.strerror or error}; fix this, then repeat "
+            "the command with --resume"
         ) from error
 
 
 def begin(request: TailorRequest, work: WorkFolder, say: Say) -> Tailoring:
-    """List the pictures and the candidates, and write both when they are good."""
+    """List the pictures and the candidates, and write both lists once they pass all checks."""
     from tinyclip_edge.models import load_clip
     from tinyclip_edge.tailoring.pictures import PictureList, list_pictures
     from tinyclip_edge.tailoring.search import Candidates, check_disk, find_candidates
@@ -137,7 +137,7 @@ def _finish(tailoring: Tailoring, say: Say) -> TailorReport:
 
 
 def _train(tailoring: Tailoring, prepared: Prepared, say: Say) -> SuccessiveHalving:
-    """Train the candidates by successive halving, from where an earlier call stood."""
+    """Train the candidates by successive halving, from where an earlier call stopped."""
     from tinyclip_edge.tailoring.evaluation import evaluate
     from tinyclip_edge.tailoring.runs import CandidateRuns
     from tinyclip_edge.tailoring.successive_halving import SuccessiveHalving

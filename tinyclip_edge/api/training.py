@@ -38,15 +38,15 @@ def distill(
     """Train a student and save it in ``out/student``, an open_clip folder.
 
     ``config``: a shipped name, a YAML file, a mapping of the same keys or a RunConfig, changed by
-    ``overrides`` such as ``"optim.steps=500"``. ``out``: runs/NAME by default. ``resume`` goes on
-    with the run in ``out``, with its configuration unless another one is given. ``callback``: a
-    function of every step's StepReport, or an Observer; ``progress`` draws a bar as well. Raises
-    TinyClipError before torch is imported where configuration, models or paths are wrong.
+    ``overrides`` such as ``"optim.steps=500"``. ``out``: runs/NAME by default. ``resume`` continues
+    the run in ``out``, with its configuration unless ``config`` is another. ``callback``: an
+    Observer, or a function called with every step's StepReport; ``progress`` also draws a bar.
+    Raises TinyClipError; for a wrong configuration, model or path before torch is imported.
     """
     from tinyclip_edge.train.folder_check import check_run_folder, resumed_config
 
     if resume and out is None:
-        raise ConfigError("resume needs out: the folder of the run to go on with")
+        raise ConfigError("resume needs out: the folder of the run to continue")
     if resume and config == "starter":
         config = resumed_config(Path(str(out)))
     run = checked_run(config, overrides, ("train", "val"))
@@ -95,8 +95,8 @@ def inherit(
 ) -> InheritedStudent:
     """Save a student as it is before training, with a report of what it inherits, in ``out``.
 
-    Arguments as of ``distill``; ``out`` is runs/NAME-step0 by default, and ``callback`` gets lines
-    about the work. Raises TinyClipError.
+    Arguments are as for ``distill``; ``out`` is runs/NAME-step0 by default, and ``callback`` gets
+    lines of progress. Raises TinyClipError.
     """
     run = checked_run(config, overrides, ("val",))
     check_vocab(run)

@@ -1,4 +1,4 @@
-"""Pictures that a model was trained on, so that its bundle can tell others from them."""
+"""Pictures that a model was trained on, by which its bundle recognises unfamiliar ones."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ MAX_PICTURES = 3072
 
 
 def training_pictures(model: str, data: str) -> Callable[[], Sequence[ImageInput]] | None:
-    """Return a function that reads pictures of the training, None where it is not known.
+    """Return a function that reads training pictures, None if they are not known.
 
-    It is known of the starter teacher and of a run on pairs, or its student's folder; and only if
-    ``data``, the verification pairs, are the run's own: others would say nothing about the
+    They are known for the starter teacher and for a run on pairs, or its student's folder, but only
+    if ``data``, the verification pairs, are the run's own: others would say nothing about the
     training. All sets of the starter kit count as one.
     """
     if model == STARTER_TEACHER:
@@ -42,7 +42,7 @@ def training_pictures(model: str, data: str) -> Callable[[], Sequence[ImageInput
     train, own = _patterns(config.data.train), _patterns(config.data.val)
     if _is_starter(train):
         return _starter if _is_starter(verified) else None
-    # A report or an export runs no command of a run, whoever wrote it.
+    # A report or an export never runs commands from a run's configuration, whoever wrote it.
     options = replace(config.data.source_options, allow_pipes=False)
     pairs = NamedPairs(config.data.train, options)
     return (lambda: pair_set(pairs, MAX_PICTURES).images) if verified in (own, train) else None
@@ -66,7 +66,7 @@ def _patterns(source: str | Sequence[str] | None) -> tuple[str, ...]:
 
 
 def run_config(model: Path) -> RunConfig | None:
-    """Return the configuration of the run whose folder, or whose student's, ``model`` is."""
+    """Return the configuration of a run, by its folder or its student's; None for other folders."""
     for folder in (model, model.parent):
         if is_file(folder / EVENTS):
             try:

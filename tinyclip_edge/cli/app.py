@@ -33,7 +33,7 @@ from tinyclip_edge.launcher import first_process
 
 
 class _App(typer.Typer):
-    """The commands; called, it imports the one that is on the command line."""
+    """The commands; when called, it imports only the one on the command line."""
 
     _invoked: str | None = None
 
@@ -76,7 +76,7 @@ app = _App(
     rich_markup_mode=None,  # rich would double the time of --help
 )
 
-# Raised if the disk refuses or a name is too long, wherever it happens.
+# Errors of a disk or an overlong name: one line, wherever they are raised.
 SURROUNDINGS = (
     errno.ENAMETOOLONG,
     errno.EACCES,
@@ -88,7 +88,7 @@ SURROUNDINGS = (
 
 _FORMAT = warnings.formatwarning
 
-# Seconds: the first process reports an error common to all, then launchers end the others.
+# Seconds in which the first process reports an error common to all, before launchers end them.
 GRACE = 20.0
 
 # The extra that provides a package imported inside a command's body.
@@ -138,7 +138,7 @@ def main() -> None:
         with orderly_end():
             app()
     except SystemExit as end:
-        if end.code == InterruptedRun.exit_code:  # of Typer, before a command's function began
+        if end.code == InterruptedRun.exit_code:  # of Typer, before the command's function began
             raise KeyboardInterrupt from None
         raise
     except TinyClipError as error:
@@ -171,7 +171,7 @@ def _warning_line(
 def _fail(error: TinyClipError, origin: Exception | None = None) -> None:
     if not first_process():
         time.sleep(GRACE)
-    if isinstance(error, InterruptedRun):  # no error: it did what it was told
+    if isinstance(error, InterruptedRun):  # not an error: a stop on request
         sys.stderr.write(f"{error}\n" if first_process() else "")
     else:
         write_origin(origin or error)

@@ -42,9 +42,9 @@ def bench(
 
     if record is not None:
         if len(models) != 1 or not is_bundle(models[0]):
-            raise ConfigError("--record is of one model, which is a bundle folder")
+            raise ConfigError("--record takes exactly one model, a bundle folder")
         if batch != 1:
-            raise ConfigError("--record is of single calls; leave --batch out")
+            raise ConfigError("--record measures single calls; leave out --batch")
     arguments = device.arguments()
     report = bench_models(models, threads=threads, batch=batch, rounds=rounds, **arguments)
     if record is not None:

@@ -1,4 +1,4 @@
-"""``tinyclip-edge cache``: the teachers' features of all pairs, computed once."""
+"""``tinyclip-edge cache``: compute the teachers' features of all pairs once."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def cache(
 
 
 class FillBar:
-    """Draws the progress of a fill on stderr; use it as a context manager."""
+    """Draws the progress of the computation on stderr; use it as a context manager."""
 
     def __init__(self) -> None:
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn

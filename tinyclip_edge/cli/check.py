@@ -24,11 +24,11 @@ def check(
     *,
     device: DeviceOptions,
 ) -> None:
-    """Check that a bundle is whole and right on this machine.
+    """Check that a bundle is complete and gives the right results on this machine.
 
-    The hashes of its files are compared, and its golden vectors replayed: inputs with the results
-    of the machine where it was made. Files for other engines are run by those, on the CPU, where
-    their packages are installed. Exit code 3 if results differ.
+    Compares the hashes of its files and replays its golden vectors: inputs, with the results of the
+    machine where it was made. Files for other engines are run by them, on the CPU, if their
+    packages are installed. Exit code 3 if results differ.
     """
     from tinyclip_edge.api.bundles import check as check_bundle
 

@@ -1,4 +1,4 @@
-"""``tinyclip-edge classify``: the labels of pictures, by a bundle."""
+"""``tinyclip-edge classify``: label pictures with a bundle."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from tinyclip_edge.paths import is_file, is_folder, read_lines
 def classify(
     images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.")],
     labels: Annotated[
-        str, typer.Option(help="Labels: a file with one a line, or a,b,c.", metavar="FILE|a,b,c")
+        str, typer.Option(help="Labels: a file with one per line, or a,b,c.", metavar="FILE|a,b,c")
     ],
     template: TemplateOption = None,
     top: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Labels to show of each picture.")
+        int, typer.Option(metavar="N", min=1, help="Labels to show for each picture.")
     ] = 5,
     threshold: Annotated[
         str | None,
         typer.Option(
             metavar="X|calibrated",
             help="Lowest probability to show; a picture without such a label is unknown. "
-            "calibrated: the bundle's own, for the labels that it was calibrated for.",
+            "calibrated: the bundle's own, for the labels it was calibrated for.",
             show_default="0",
         ),
     ] = None,
@@ -61,7 +61,7 @@ def classify(
     clip = open_bundle(bundle, precision=precision, threads=threads, decode=decode, device=device)
     lowest = _number(threshold)
     least = decision(clip.confidence, names, templates, lowest).threshold or 0.0
-    check_prompts(clip, names, templates)  # what fails later is the pictures' fault
+    check_prompts(clip, names, templates)  # first, so that later errors are the pictures' fault
     results: list[dict[str, Any]] = []
     broken = False
     for path in paths:
@@ -79,7 +79,7 @@ def classify(
         if answer.familiar is False:
             say(
                 f"{one_line(path)}: unlike the pictures that {clip.name} was trained on; do not "
-                "rely on its answer"
+                "rely on its labels"
             )
         if not json_output:
             _print(path, shown, least, named=len(paths) > 1)

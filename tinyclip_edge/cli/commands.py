@@ -1,6 +1,6 @@
 """All commands: the function behind each name, its examples, and what Ctrl-C leaves.
 
-Their modules are imported when they are needed, so that one command does not wait for the others.
+Their modules are imported only when needed, so that one command does not wait for the others.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Command:
 
     @property
     def function(self) -> Callable[..., None]:
-        """The function, of the module that this imports."""
+        """The command's function; this imports its module."""
         module, name = self.place.split(".")
         function: Callable[..., None] = getattr(import_module(f"tinyclip_edge.cli.{module}"), name)
         return function
@@ -53,7 +53,7 @@ _ALL = (
     Command(
         "quickstart",
         "quickstart.quickstart",
-        "what is finished stays in runs/ and bundles/; quickstart begins anew beside it",
+        "finished work stays in runs/ and bundles/; quickstart starts anew beside it",
     ),
     Command("demo", "demo.demo", "the page is closed; the same command serves it again"),
     Command(
@@ -67,7 +67,7 @@ _ALL = (
     Command(
         "index",
         "index.index",
-        "what is embedded so far stays; the same command continues",
+        "finished embeddings are saved; the same command continues",
         ("index ~/Photos", "index photos scans --into holiday.npz --bundle bundles/mine"),
     ),
     Command(
@@ -80,13 +80,11 @@ _ALL = (
         ),
     ),
     Command("duplicates", "duplicates.duplicates"),
-    Command(
-        "watch", "index.watch", "the index stands as it was last written; the same command goes on"
-    ),
+    Command("watch", "index.watch", "the index is as last written; the same command continues"),
     Command(
         "embed",
         "embed.embed",
-        "files that are whole stay; the same command continues",
+        "complete files stay; the same command continues",
         (
             "embed 'data/{000..099}.tar' --out embeddings --workers 4",
             "embed data/*.tar --out vectors --cluster tcp://10.0.0.1:8786",
@@ -115,7 +113,7 @@ _ALL = (
     Command(
         "tailor",
         "tailor.tailor",
-        "what is finished stays; the same command with --resume goes on",
+        "finished work stays; the same command with --resume continues",
         (
             "tailor --images photos --labels labels.txt",
             "tailor --images photos --labels labels.txt --max-mb 2",
@@ -169,18 +167,18 @@ _ALL = (
         several=("--data",),
     ),
     Command("runs", "runs.runs"),
-    Command("clean", "runs.clean", "what was deleted is gone; the same command goes on"),
+    Command("clean", "runs.clean", "deleted files are gone; the same command continues"),
     Command("inherit", "inherit.inherit", UNSAVED),
     Command(
         "select",
         "select.select",
-        "shards that are read stay; the same command goes on",
+        "results of finished shards are saved; the same command continues",
         (
             "select *.tar --target-texts a.txt --count 90 --out a.selection",
             "select *.tar --target-images a --count 90 --out a.selection",
         ),
     ),
-    Command("cache", "cache.cache", "parts that are finished stay; the same command goes on"),
+    Command("cache", "cache.cache", "finished parts are saved; the same command continues"),
     Command(
         "convert",
         "convert.convert",
@@ -200,7 +198,7 @@ COMMANDS = {command.name: command for command in _ALL}
 
 
 def wrapped(function: Callable[..., None], interrupted: str = NOTHING) -> Callable[..., None]:
-    """Return a command's function for Typer, with ``--verbose`` and ``--quiet`` behind its options.
+    """Return a command's function for Typer, with ``--verbose`` and ``--quiet`` after its options.
 
     KeyboardInterrupt becomes InterruptedRun.
     """
@@ -212,7 +210,7 @@ def wrapped(function: Callable[..., None], interrupted: str = NOTHING) -> Callab
 
     @wraps(function)
     def run(*arguments: Any, verbose: bool, quiet: bool, **values: Any) -> None:  # noqa: ANN401
-        if verbose or quiet:  # otherwise as it was told before the command's name
+        if verbose or quiet:  # otherwise those before the command's name count
             set_verbosity(verbose=verbose, quiet=quiet)
         try:
             function(*arguments, **values)

@@ -34,7 +34,7 @@ def compare(
         list[str] | None,
         typer.Option(
             metavar="SET...",
-            help="Evaluation sets, each as eval takes it; all words up to the next option.",
+            help="Evaluation sets, in any form that eval takes; all words up to the next option.",
             show_default="starter:test_style",
         ),
     ] = None,

@@ -1,4 +1,4 @@
-"""``tinyclip-edge convert``: any published checkpoint to a model folder."""
+"""``tinyclip-edge convert``: turn a published checkpoint into a model folder."""
 
 from __future__ import annotations
 

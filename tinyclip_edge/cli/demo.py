@@ -22,7 +22,7 @@ class ServerOptions:
     )
     share: Annotated[bool, typer.Option("--share", help="Ask Gradio for a public link.")] = False
     open_browser: Annotated[
-        bool, typer.Option("--open", help="Open the page in the browser too.")
+        bool, typer.Option("--open", help="Also open the page in the browser.")
     ] = False
     allow_host: Annotated[
         list[str] | None,

@@ -49,7 +49,7 @@ class PlanOptions:
         typer.Option(
             metavar="X",
             min=0.001,
-            help="With --dry-run: TFLOP/s that a device reaches, such as 114 of an H100 in bf16.",
+            help="With --dry-run: TFLOP/s that a device reaches, such as 114 for an H100 in bf16.",
             show_default="measured on this machine",
         ),
     ] = None
@@ -102,7 +102,7 @@ def distill(
         return
     check_batch(run.optim.batch_size)
     folder = resume or out or free_folder(Path("runs"), run.name)
-    if first_process():  # the other processes may start while it writes into the folder
+    if first_process():  # the others may start while the first already writes into the folder
         check_run_folder(folder, resume=resume is not None)
     from tinyclip_edge.train import ProgressObserver
     from tinyclip_edge.train import distill as run_distill
@@ -111,11 +111,12 @@ def distill(
     try:
         with ProgressObserver(progress_console()) as observer:
             result = run_distill(run, folder, resume=resume is not None, observer=observer)
-    except KeyboardInterrupt:  # before the first step, or the second one
+    except KeyboardInterrupt:  # before the first step, or a second Ctrl-C
         if not checkpoint_steps(folder / CHECKPOINTS):
             raise
         raise InterruptedRun(
-            f"interrupted; go on from the last checkpoint: tinyclip-edge distill --resume {folder}"
+            f"interrupted; continue from the last checkpoint: tinyclip-edge distill --resume "
+            f"{folder}"
         ) from None
     disband()
     if first_process():

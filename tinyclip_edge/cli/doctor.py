@@ -1,4 +1,4 @@
-"""``tinyclip-edge doctor``: find problems of a run before it starts."""
+"""``tinyclip-edge doctor``: find the problems of a run before it starts."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _teacher(diagnosis: Diagnosis) -> Lines:
     accuracy = diagnosis.accuracy
     if accuracy is None:
         return
-    lines = {}  # up to 100 labels, two metrics are the same one
+    lines = {}  # with at most 100 labels, two metrics coincide
     for key in HEADLINES:
         name = METRICS[key].label_among(accuracy.labels)
         chance = _share(accuracy.chance[key])

@@ -1,4 +1,4 @@
-"""``tinyclip-edge embed``: collections of any size as parquet files of embeddings."""
+"""``tinyclip-edge embed``: embed collections of any size into parquet files."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def embed(
     decode: DecodeOption = "exact",
     dtype: Annotated[
         str,
-        typer.Option(metavar="TYPE", help="Numbers of the vectors: float16, float32 or int8."),
+        typer.Option(metavar="TYPE", help="Number type of the vectors: float16, float32 or int8."),
     ] = "float16",
     workers: Annotated[
         int, typer.Option(metavar="N", min=1, help="Processes on this machine.")
@@ -61,7 +61,7 @@ def embed(
 ) -> None:
     """Embed pictures and captions of shards into parquet files.
 
-    Each shard becomes a file. A second time, shards that have a file are left out.
+    Each shard becomes one file. When run again, shards that already have a file are skipped.
     """
     if dask is not None and workers > 1:
         raise ConfigError("--workers is for this machine; leave it out with --cluster")
@@ -77,7 +77,7 @@ def embed(
         return
     for note in report.notes:
         say(note)
-    before = f", {report.whole:,} of them before" if report.whole else ""
+    before = f", {report.whole:,} of them embedded before" if report.whole else ""
     rate = f" ({report.embedded / report.seconds:,.0f} pictures/s)" if report.embedded else ""
     pictures, captions = counted(report.pictures, "picture"), counted(report.captions, "caption")
     typer.echo(

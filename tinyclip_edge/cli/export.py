@@ -37,8 +37,8 @@ def export(
 ) -> None:
     """Write a model as a bundle of verified ONNX towers.
 
-    They are in fp32, and in the precisions that you add; one that loses too much is refused, with
-    exit code 3 and nothing written.
+    They are in fp32, or the precisions of --target, and those that you add. If one of them loses
+    too much, nothing is written, and the exit code is 3.
     """
     options = ExportOptions(precisions, verification, finish, contents, output)
     report = run_export(checkpoint, options)

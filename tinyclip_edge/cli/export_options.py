@@ -40,8 +40,8 @@ class PrecisionOptions:
     target: Annotated[
         str | None,
         typer.Option(
-            help=f"Precisions and settings of a target: {', '.join(TARGETS)}, auto for that of "
-            "this machine, or a YAML file.",
+            help=f"Precisions and settings of a target: {', '.join(TARGETS)}, auto (that of this "
+            "machine) or a YAML file.",
             show_default="fp32, which gives correct results on every CPU",
         ),
     ] = None
@@ -50,7 +50,7 @@ class PrecisionOptions:
         typer.Option(
             metavar="N",
             help="Bits of the token table: 8, 4, 3 or 32.",
-            show_default="as the target",
+            show_default="the target's",
         ),
     ] = None
 
@@ -118,7 +118,7 @@ class VerificationOptions:
     ] = False
 
     def request(self) -> VerificationRequest:
-        """Return the same for the library."""
+        """Return these options for the library."""
         from tinyclip_edge.api.exporting import VerificationRequest
 
         return VerificationRequest(
@@ -177,8 +177,8 @@ class ContentOptions:
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Calibrate a threshold below which an answer is unknown, on held-out images in a "
-            "folder per label; or in one folder with --labels, as the run's teacher names them.",
+            help="Calibrate the threshold below which a picture is unknown on held-out images, in "
+            "a folder per label, or in one folder with --labels, labelled by the run's teacher.",
         ),
     ] = None
     trim_vocab: Annotated[
@@ -203,8 +203,8 @@ class ContentOptions:
         bool,
         typer.Option(
             "--standalone",
-            help="Give the pipeline file of transformers.js its own weights, so that browsers need "
-            "no option.",
+            help="Give the pipeline file of transformers.js its own weights, so that pages can "
+            "load it without an extra option.",
         ),
     ] = False
     layout: Annotated[
@@ -219,14 +219,14 @@ class ContentOptions:
         bool,
         typer.Option(
             "--native",
-            help="Add what the target's own engine reads: with --target qnn context binaries for a "
-            "chip (package onnxruntime-qnn), with --target coreml .mlpackage (coremltools).",
+            help="Add files for the target's own engine: with --target qnn, context binaries for a "
+            "chip (package onnxruntime-qnn); with --target coreml, an .mlpackage (coremltools).",
         ),
     ] = False
     soc_model: Annotated[
         int,
         typer.Option(
-            metavar="N", min=1, help="Qualcomm's number of the chip for --native; 60: X Elite."
+            metavar="N", min=1, help="With --native: Qualcomm's number of the chip; 60: X Elite."
         ),
     ] = 60
 

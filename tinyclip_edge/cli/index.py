@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 LISTED = 10  # skipped files
 
 FoldersArgument = Annotated[
-    list[Path], typer.Argument(help="Folders of pictures; their subfolders too.")
+    list[Path], typer.Argument(help="Folders of pictures, with their subfolders.")
 ]
 IntoOption = Annotated[
     Path,
@@ -49,10 +49,10 @@ IntoOption = Annotated[
 DecodeOption = Annotated[
     str | None,
     typer.Option(
-        help="fast: large pictures are read at a fraction of their size; exact: bit for bit as "
-        "open_clip does.",
+        help="fast: large pictures are read at a fraction of their size; exact: as open_clip reads "
+        "them, bit for bit.",
         metavar="MODE",
-        show_default="fast; of an existing index its own",
+        show_default="fast, or that of an existing index",
     ),
 ]
 EveryOption = Annotated[
@@ -79,7 +79,7 @@ def index(
             "--approximate/--exact",
             help="Build a graph for fast search of 100,000 or more pictures, or remove it; needs "
             "the extra [search].",
-            show_default="as the index is",
+            show_default="the index as it is",
         ),
     ] = None,
     json_output: JsonFlag = False,
@@ -88,7 +88,7 @@ def index(
 ) -> None:
     """Index the pictures and videos of folders for search.
 
-    A second time, only what is new or has changed is embedded.
+    When run again, only what is new or has changed is embedded.
     """
     from tinyclip_edge.collection.approximation import update_graph
     from tinyclip_edge.collection.folder_index import index_folders
@@ -114,7 +114,7 @@ def watch(
     folders: FoldersArgument,
     into: IntoOption = DEFAULT_INDEX,
     interval: Annotated[
-        float, typer.Option(metavar="X", min=0.1, help="Seconds between two looks at the folders.")
+        float, typer.Option(metavar="X", min=0.1, help="Seconds between scans of the folders.")
     ] = 5.0,
     every: EveryOption = 10.0,
     bundle: BundleOption = None,
@@ -199,7 +199,7 @@ def _print(report: IndexReport) -> None:
         say(f"skipped: {len(report.skipped) - LISTED:,} more; --json lists all")
     if report.unread_videos:
         say(
-            f"{report.unread_videos:,} videos are left out; pip install 'tinyclip-edge[video]' "
-            "indexes their frames"
+            f"{report.unread_videos:,} videos are left out; to index their frames, run: pip "
+            "install 'tinyclip-edge[video]'"
         )
     typer.echo(_line(report))

@@ -1,4 +1,4 @@
-"""``tinyclip-edge inherit``: step 0 only, that is the inherited weights."""
+"""``tinyclip-edge inherit``: only step 0, the inherited weights."""
 
 from __future__ import annotations
 

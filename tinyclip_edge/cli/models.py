@@ -32,13 +32,13 @@ def models(
     ] = False,
     family: Annotated[
         list[str] | None,
-        typer.Option(help="With --run: this family alone; can be repeated.", metavar="NAME"),
+        typer.Option(help="With --run: only this family; repeatable.", metavar="NAME"),
     ] = None,
     json_output: JsonFlag = False,
 ) -> None:
     """List students and teachers: sizes, published accuracy."""
     if (run and not families) or (family and not run):
-        raise ConfigError("--run goes with --families, and --family with --run")
+        raise ConfigError("--run requires --families, and --family requires --run")
     if families:
         _print_families(family or [], run=run, json_output=json_output)
         return

@@ -53,8 +53,8 @@ PrecisionOption = Annotated[
 DecodeOption = Annotated[
     str,
     typer.Option(
-        help="exact: pictures as open_clip reads them, bit for bit; fast: large ones at a fraction "
-        "of their size.",
+        help="exact: pictures are read as open_clip reads them, bit for bit; fast: large ones at a "
+        "fraction of their size.",
         metavar="MODE",
     ),
 ]
@@ -79,7 +79,7 @@ InOption = Annotated[
     Path,
     typer.Option(
         "--in",
-        help="An index of `tinyclip-edge index`.",
+        help="An index made by `tinyclip-edge index`.",
         metavar="INDEX",
         show_default=str(DEFAULT_INDEX),
     ),
@@ -107,9 +107,9 @@ def open_bundle(
 ) -> EdgeCLIP:
     """Open a bundle; for None, the one that made an index, else the newest. Raises BundleError.
 
-    Precision and decode mode of an index are used where no other is named, on every device: it has
-    to give the bundle's recorded answers, so that those of two devices can stand in one index.
-    Raises DeviceError for one that is not here, or answers differently.
+    Unless others are named, the precision and decode mode of the index are used, on any device: all
+    devices must reproduce the bundle's recorded results, so that one index can hold results of
+    several. Raises DeviceError for a device that is missing, or whose results differ.
     """
     from tinyclip_edge.models.runs import newest_bundle
     from tinyclip_edge.runtime.decode_modes import EXACT
@@ -140,20 +140,20 @@ def open_bundle(
 def say(text: str) -> None:
     """Write a line of progress to stderr, so that stdout contains only results.
 
-    Nothing with ``--quiet``.
+    With ``--quiet``, write nothing.
     """
     if not VERBOSITY.quiet:
         say_result(text)
 
 
 def say_result(text: str) -> None:
-    """Write what the command has made, or where it answers, as a line to stderr."""
+    """Write a line to stderr about what the command has made, or where it serves."""
     sys.stderr.write(one_line(text) + "\n")
     sys.stderr.flush()
 
 
 def recall_line(facts: GraphFacts) -> str:
-    """Return what an approximate search finds, as a line."""
+    """Return a line about the recall of an approximate search."""
     return (
         f"approximate search: it finds {100 * facts.recall:.1f} % of the {facts.k} nearest "
         f"pictures that exact search finds ({facts.queries:,} queries)"

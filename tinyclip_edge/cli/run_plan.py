@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 def show_plan(config: RunConfig, *, processes: int, tflops: float | None, as_json: bool) -> None:
     """Print the plan of a run; raise TinyClipError if the run could not start.
 
-    ``tflops`` of a device are measured on this machine for None.
+    ``tflops``: of a device; None to measure this machine.
     """
     from tinyclip_edge.train.preflight.dry_run import plan_run
 
     plan = plan_run(config, processes=processes)
-    source = "as --tflops says"
+    source = "from --tflops"
     if tflops is None:
         tflops, source = _measured(config), "measured here with a small layer (--tflops)"
     if as_json:

@@ -39,13 +39,14 @@ def clean(
         bool,
         typer.Option(
             "--checkpoints",
-            help="Also the checkpoints of finished runs, which cannot be extended then.",
+            help="Also delete checkpoints of finished runs, which then cannot be extended.",
         ),
     ] = False,
     features: Annotated[
         bool,
         typer.Option(
-            "--features", help="Also the teachers' features, which the next run computes again."
+            "--features",
+            help="Also delete the teachers' features, which the next run computes again.",
         ),
     ] = False,
     yes: Annotated[

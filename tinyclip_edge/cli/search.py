@@ -37,12 +37,13 @@ if TYPE_CHECKING:
 @with_option_groups
 def search(
     text: Annotated[
-        str | None, typer.Argument(help="What the pictures show.", show_default="--image alone")
+        str | None,
+        typer.Argument(help="What the pictures show.", show_default="none, with --image"),
     ] = None,
     index: InOption = DEFAULT_INDEX,
     image: Annotated[
         list[Path] | None,
-        typer.Option(help="A picture to be like; repeat for several.", metavar="FILE"),
+        typer.Option(help="Search for pictures like this one; repeat for several.", metavar="FILE"),
     ] = None,
     without: Annotated[
         list[str] | None,
@@ -56,7 +57,7 @@ def search(
         ),
     ] = None,
     html: Annotated[
-        Path | None, typer.Option(help="Write a page of the pictures.", metavar="FILE")
+        Path | None, typer.Option(help="Write an HTML page of the pictures.", metavar="FILE")
     ] = None,
     open_browser: Annotated[
         bool, typer.Option("--open", help="Show the pictures in the browser.")
@@ -69,11 +70,11 @@ def search(
         typer.Option(
             "--thumbnails/--no-thumbnails",
             help="Show the pictures between the lines.",
-            show_default="in terminals that can (kitty, iTerm2, WezTerm)",
+            show_default="in terminals that support it (kitty, iTerm2, WezTerm)",
         ),
     ] = None,
     exact: Annotated[
-        bool, typer.Option("--exact", help="Compare every picture, also where there is a graph.")
+        bool, typer.Option("--exact", help="Compare every picture, even if the index has a graph.")
     ] = False,
     bundle: BundleOption = None,
     threads: ThreadsOption = None,
@@ -133,14 +134,14 @@ def _show(hits: Sequence[Hit], title: str, page: Path | None, open_browser: bool
 
 
 def _protocol(thumbnails: bool | None) -> str | None:
-    """Return the protocol of the terminal's pictures, None to show none. Raises ConfigError."""
+    """Return the protocol for pictures in the terminal, None to show none. Raises ConfigError."""
     if thumbnails is False or (thumbnails is None and not sys.stdout.isatty()):
         return None
     from tinyclip_edge.collection.terminal_pictures import picture_protocol
 
     protocol = picture_protocol(os.environ)
     if thumbnails and protocol is None:
-        raise ConfigError("this terminal shows no pictures; use --open or --html FILE")
+        raise ConfigError("this terminal cannot show pictures; use --open or --html FILE")
     return protocol
 
 
@@ -152,4 +153,5 @@ def _print(hits: Sequence[Hit], min_score: float | None, protocol: str | None) -
 
             sys.stdout.write(thumbnail_sequence(hit.key, protocol))
     if not hits:
-        say("no pictures" if min_score is None else f"no picture has a score of {min_score:g}")
+        least = "" if min_score is None else f" with a score of {min_score:g} or more"
+        say(f"no pictures{least}")

@@ -27,7 +27,7 @@ def select(
     target_texts: Annotated[
         Path | None,
         typer.Option(
-            help="Texts of the target, one a line; captions are weighed by their n-grams.",
+            help="Texts of the target, one per line; captions are weighted by their n-grams.",
             metavar="FILE",
             show_default="none",
         ),
@@ -35,7 +35,7 @@ def select(
     target_images: Annotated[
         Path | None,
         typer.Option(
-            help="Images of the target; the set's are weighed by the teacher's features.",
+            help="Images of the target; the set's are weighted by the teacher's features.",
             metavar="FOLDER",
             show_default="none",
         ),
@@ -57,7 +57,7 @@ def select(
     drop_duplicates: Annotated[
         float | None,
         typer.Option(
-            help="Of images with at least this cosine choose one, such as 0.95.",
+            help="Choose only one of images with at least this cosine, such as 0.95.",
             metavar="COSINE",
             show_default="all may be chosen",
         ),
@@ -78,7 +78,7 @@ def select(
     work: Annotated[
         Path | None,
         typer.Option(
-            help="Keep here what is read of the set, for further selections.",
+            help="Folder in which to keep what is read of the set, for further selections.",
             metavar="FOLDER",
             show_default="OUT.work, removed at the end",
         ),
@@ -87,7 +87,7 @@ def select(
 ) -> None:
     """Choose the pairs of a large set that match a target.
 
-    They are drawn in proportion to how much likelier the target is to contain them than the set.
+    Each pair is drawn in proportion to how much likelier it is in the target than in the set.
     """
     from tinyclip_edge.selection.selecting import select as select_pairs
 

@@ -1,4 +1,4 @@
-"""``tinyclip-edge serve``: a bundle behind HTTP."""
+"""``tinyclip-edge serve``: serve a bundle over HTTP."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def serve(
     index: Annotated[
         Path | None,
         typer.Option(
-            help="An index of `tinyclip-edge index`, for /search; read again when it changes. Its "
-            "keys, paths of this machine, are in the answers.",
+            help="An index made by `tinyclip-edge index`, for /search; read again when it changes. "
+            "Responses contain its keys, which are paths on this machine.",
             metavar="INDEX",
         ),
     ] = None,
@@ -51,7 +51,7 @@ def serve(
     key_file: Annotated[
         Path | None,
         typer.Option(
-            help="File of API keys, one a line: each request needs one, but /health.",
+            help="File of API keys, one per line; every request except /health needs one.",
             show_default=f"the environment's {KEY_VARIABLE}, if set",
         ),
     ] = None,

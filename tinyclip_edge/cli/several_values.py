@@ -11,7 +11,7 @@ from typer.core import TyperCommand
 def spread(words: Sequence[str], options: Sequence[str]) -> list[str]:
     """Return the words with an option's name before each of its values.
 
-    Its values end with the next option.
+    The values of an option end at the next option.
     """
     spread_words: list[str] = []
     current, values = "", 0  # the option whose values follow, and how many were read

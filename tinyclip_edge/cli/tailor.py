@@ -1,4 +1,4 @@
-"""``tinyclip-edge tailor``: a folder of pictures, labels and a budget to a verified student."""
+"""``tinyclip-edge tailor``: a verified student from pictures, labels and a budget."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def tailor(
     images: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder of pictures; they need no captions.")
     ],
-    labels: Annotated[Path, typer.Option(metavar="FILE", help="Labels, one a line.")],
+    labels: Annotated[Path, typer.Option(metavar="FILE", help="Labels, one per line.")],
     texts: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="More texts, such as queries, one a line."),
+        typer.Option(metavar="FILE", help="More texts, such as queries, one per line."),
     ] = None,
     template: TemplateOption = None,
     teacher: Annotated[
@@ -36,17 +36,22 @@ def tailor(
         str | None, typer.Option(metavar="MODEL", help="A student to compare with.")
     ] = None,
     max_mb: Annotated[
-        float, typer.Option(metavar="X", help="Megabytes of the files that the device opens.")
+        float,
+        typer.Option(
+            metavar="X", help="Largest size in megabytes of the files that the device opens."
+        ),
     ] = 8.0,
     max_ms: Annotated[
         float,
-        typer.Option(metavar="X", help="Milliseconds of one picture here, on one thread."),
+        typer.Option(
+            metavar="X", help="Longest time in milliseconds per picture here, with one thread."
+        ),
     ] = 5.0,
     minutes: Annotated[
-        float, typer.Option(metavar="X", help="Minutes of training, of all candidates together.")
+        float, typer.Option(metavar="X", help="Minutes of training, for all candidates together.")
     ] = 20.0,
     candidates: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Shapes that are trained, at most.")
+        int, typer.Option(metavar="N", min=1, help="Largest number of shapes to train.")
     ] = 8,
     larger_patches: Annotated[
         bool,
@@ -62,11 +67,11 @@ def tailor(
         typer.Option(help="Folder of the runs and the report.", show_default="runs/tailor-<out>"),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with what a killed call left in --work.")
+        bool, typer.Option("--resume", help="Continue what a killed call left in --work.")
     ] = False,
     json_output: JsonFlag = False,
 ) -> None:
-    """Make a student of your own pictures within a budget."""
+    """Make a student for your own pictures within a budget."""
     from tinyclip_edge.api.tailoring import tailor as tailor_student
 
     report = tailor_student(

@@ -17,7 +17,7 @@ SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)
 )  # Windows has no SIGHUP
 PATIENCE = 10.0  # seconds within which a repeated signal counts as the same one
-AGAIN = 0.01  # seconds, after which a callback that dropped the exception has ended
+AGAIN = 0.01  # seconds after which a callback that dropped the exception has ended
 
 
 @contextmanager
@@ -25,9 +25,9 @@ def orderly_end() -> Iterator[None]:
     """Turn the signals into SystemExit(128 + number) within the block.
 
     Signals that the caller ignores (nohup) or handles are left alone. timeout(1) and launchers send
-    SIGTERM twice, so a second one does not mean haste; a later one ends the process at once.
+    SIGTERM twice, so a second one soon after is ignored; a later one ends the process at once.
     """
-    if threading.current_thread() is not threading.main_thread():  # Python allows it only there
+    if threading.current_thread() is not threading.main_thread():  # handlers are only allowed there
         yield
         return
     first: list[tuple[int, float]] = []  # signal and time

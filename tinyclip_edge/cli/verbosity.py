@@ -19,7 +19,7 @@ LOGGERS = ("tinyclip_edge", "tinyclip_export", "tinyclip_demo")
 VerboseOption = Annotated[
     bool,
     typer.Option(
-        "--verbose", "-v", help="Say what is read and chosen, when, and what an error came from."
+        "--verbose", "-v", help="Say what is read and chosen, and when; show tracebacks of errors."
     ),
 ]
 QuietOption = Annotated[
@@ -29,7 +29,7 @@ QuietOption = Annotated[
 
 @dataclass
 class Verbosity:
-    """What the running command was told."""
+    """The verbosity of the running command."""
 
     quiet: bool = False
     verbose: bool = False
@@ -69,7 +69,7 @@ def set_verbosity(*, verbose: bool, quiet: bool) -> None:
 
 
 def write_origin(error: Exception) -> None:
-    """With ``--verbose``, write the traceback of an error and of what it came from to stderr."""
+    """With ``--verbose``, write the traceback of an error and of its causes to stderr."""
     if not VERBOSITY.verbose:
         return
     import traceback

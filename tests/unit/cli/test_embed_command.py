@@ -30,7 +30,7 @@ def test_a_line_says_what_it_did(command_line, words, tmp_path):
     code, out, _ = command_line("embed", "*.tar", *words, "--json")
     report = json.loads(out)
     assert (report["shards"], report["whole"], report["embedded"]) == (3, 2, 16)
-    assert "3 shards, 3 of them before, in" in command_line("embed", "*.tar", *words)[1]
+    assert "3 shards, 3 of them embedded before, in" in command_line("embed", "*.tar", *words)[1]
 
 
 def test_an_interrupt_is_one_line(command_line, words, monkeypatch):
@@ -40,7 +40,7 @@ def test_an_interrupt_is_one_line(command_line, words, monkeypatch):
     monkeypatch.setattr(embedding, "embed_shards", interrupt)
     code, out, err = command_line("embed", "0.tar", *words)
     assert (code, out) == (130, "")
-    assert err == "interrupted; files that are whole stay; the same command continues\n"
+    assert err == "interrupted; complete files stay; the same command continues\n"
 
 
 def test_a_cluster_has_workers_of_its_own(command_line, words):

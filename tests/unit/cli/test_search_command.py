@@ -56,7 +56,7 @@ def test_search_finds_what_the_library_finds(command_line, indexed, shared_tiny_
     answer = json.loads(command_line(*words, "--min-score", limit)[1])
     assert len(answer["results"]) == 3
     code, out, err = command_line("search", "cat", "--min-score", 1)
-    assert (code, out, err) == (0, "", "no picture has a score of 1\n")
+    assert (code, out, err) == (0, "", "no pictures with a score of 1 or more\n")
 
 
 def test_a_graph_is_built_searched_and_removed(command_line, indexed, monkeypatch):
@@ -177,7 +177,7 @@ def test_thumbnails_only_where_the_terminal_shows_them(command_line, indexed, mo
     assert "\x1b" not in command_line("search", "cat", "--thumbnails", "--json")[1]
     monkeypatch.setenv("TERM", "xterm")
     code, out, err = command_line("search", "cat", "--thumbnails")
-    message = "error: this terminal shows no pictures; use --open or --html FILE\n"
+    message = "error: this terminal cannot show pictures; use --open or --html FILE\n"
     assert (code, out, err) == (2, "", message)
 
 
@@ -240,7 +240,7 @@ def test_an_interrupted_index_says_how_to_continue(command_line, indexed, monkey
     assert (code, out, err) == (
         130,
         "",
-        "interrupted; what is embedded so far stays; the same command continues\n",
+        "interrupted; finished embeddings are saved; the same command continues\n",
     )
 
 
@@ -276,5 +276,5 @@ def test_watch_follows_a_folder_until_it_is_interrupted(command_line, indexed, m
         "pictures.npz: 5 pictures (1 deleted)",
         f"no folder {indexed}: it does not exist",
         "pictures.npz: 6 pictures (1 new)",
-        "interrupted; the index stands as it was last written; the same command goes on",
+        "interrupted; the index is as last written; the same command continues",
     ]

@@ -204,10 +204,10 @@ def test_the_command_writes_it(command_line, recorded_bundle, monkeypatch, tmp_p
     assert code == 0 and len(json.loads(out)["rows"]) == 2 and str(path) in err
     assert read_record(path).threads == 2
     for more, fault in (
-        ((recorded_bundle,), "one model, which is a bundle"),
+        ((recorded_bundle,), "exactly one model, a bundle folder"),
         (("--batch", 2), "single calls"),
     ):
         code, _, err = command_line(*words, *more, "--record", tmp_path / "none.json")
         assert code == 2 and fault in err and not (tmp_path / "none.json").exists()
     code, _, err = command_line("bench", tmp_path, "--record", tmp_path / "none.json")
-    assert code == 2 and "which is a bundle folder" in err
+    assert code == 2 and "exactly one model, a bundle folder" in err

@@ -67,7 +67,7 @@ def test_class_folders_are_labels(tmp_path):
     assert sorted(held_out.targets) == [0] * 20 + [1] * 20
     other = held_out_images(folder, ("dog", "cow", "cat"), ("a {}",), "any")
     assert sorted(other.targets) == [0] * 20 + [2] * 20 and other.templates == ("a {}",)
-    with pytest.raises(DataError, match="1 class folders are no labels: dog"):
+    with pytest.raises(DataError, match="1 class folders are not among the labels: dog"):
         held_out_images(folder, ("cat", "cow"), ("{}",), "any")
 
 
@@ -75,7 +75,7 @@ def test_a_folder_without_classes_needs_labels_and_a_teacher(tmp_path):
     folder = saved(tmp_path / "flat", map(str, range(3)))
     with pytest.raises(DataError, match="has no class folders; add --labels FILE"):
         held_out_images(folder, (), ("{}",), "any")
-    with pytest.raises(ModelError, match="any is no run whose teacher could name the images"):
+    with pytest.raises(ModelError, match="any is not a run whose teacher could label the images"):
         held_out_images(folder, LABELS, ("{}",), "any")
 
 

@@ -103,7 +103,7 @@ def test_the_command(command_line):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--run"], "--run goes with --families"),
+        (["--run"], "--run requires --families"),
         (["--families", "--family", "ViT"], "--family with --run"),
         (["--families", "--run", "--family", "VIT"], "no family 'VIT'; did you mean 'ViT'?"),
     ],
