@@ -24,7 +24,7 @@ def check(
     *,
     device: DeviceOptions,
 ) -> None:
-    """Check that a bundle is complete and gives the right results on this machine.
+    """Check that a bundle is complete and correct on this machine.
 
     Compares the hashes of its files and replays its golden vectors: inputs, with the results of the
     machine where it was made. Files for other engines are run by them, on the CPU, if their

@@ -1,4 +1,4 @@
 """A collection of pictures in folders: its index on disk, kept up to date, and its uses.
 
-Needs the base installation only.
+Needs only the base installation, except for embedding shards.
 """

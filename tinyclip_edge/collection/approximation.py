@@ -18,22 +18,22 @@ from tinyclip_edge.runtime.protocol import Progress
 from tinyclip_edge.runtime.tokenizer_json import parse_tokenizer
 
 TEXTS = 200  # that recall is measured with
-SEARCHED_EXACTLY = 0.05  # share of pictures without a node, up to which a graph is left as it is
+SEARCHED_EXACTLY = 0.05  # largest share of pictures without a node that leaves a graph as it is
 _SHORTEST = 4  # letters of a word
 
 
 def update_graph(
     clip: EdgeCLIP, path: str | Path, approximate: bool | None, *, progress: Progress = False
 ) -> GraphFacts | None:
-    """Give an index file a graph (True), take it away (False), or bring one up to date (None).
+    """Add a graph to an index file (True), remove it (False), or bring one up to date (None).
 
-    Recall is measured with texts, words of the model's vocabulary. Return what the graph finds,
-    None without one. Raise DataError for an index of fewer than ``EXACT_BELOW`` pictures,
+    Recall is measured with texts of words from the model's vocabulary. Return the graph's facts,
+    None without a graph. Raise DataError for an index of fewer than ``EXACT_BELOW`` pictures,
     MissingExtraError without usearch, TinyClipError while another process writes the file.
     """
     path = index_path(path)
     with locked_file(path):
-        index = ImageIndex.load(path, mmap=os.name != "nt")  # a mapped file is not replaced there
+        index = ImageIndex.load(path, mmap=os.name != "nt")  # Windows cannot replace one
         graph = index.graph
         if approximate and len(index) < EXACT_BELOW:
             raise DataError(
@@ -62,7 +62,7 @@ def _is_current(index: ImageIndex) -> bool:
 
 
 def vocabulary_texts(clip: EdgeCLIP, count: int) -> list[str]:
-    """Return at most ``count`` texts, each of a word of the model's vocabulary."""
+    """Return at most ``count`` texts, each about a word of the model's vocabulary."""
     vocabulary = parse_tokenizer(clip.folder / "tokenizer.json").get_vocab()
     pairs = [(token, token.removesuffix("</w>").lstrip("▁Ġ")) for token in vocabulary]
     words = sorted(

@@ -13,11 +13,11 @@ from tinyclip_edge.runtime.video_keys import split_key
 
 
 def copy_pictures(keys: Sequence[str], folder: Path) -> int:
-    """Copy pictures into a folder as 01-NAME, 02-NAME …; return how many there were to copy.
+    """Copy pictures into a folder as 01-NAME, 02-NAME …; return how many were copied.
 
     A frame of a video becomes a picture, 03-NAME-12.0s.png. Missing files, and files that are
     not pictures, are left out: an index from elsewhere may name any file.
-    Raise DataError if a copy exists already, before any is made, or when the disk refuses.
+    Raise DataError if writing fails or, before anything is copied, if a copy exists already.
     """
     digits = max(2, len(str(len(keys))))
     copies = {key: folder / f"{rank:0{digits}d}-{_name(key)}" for rank, key in enumerate(keys, 1)}

@@ -16,7 +16,7 @@ from tinyclip_edge.runtime.vectors import ROWS, cosines
 from tinyclip_edge.runtime.video_keys import split_key
 
 MIN_SCORE = 0.98  # cosine from which pictures are nearly the same
-_BLOCK = 512  # pictures that are compared with others at a time
+_BLOCK = 512  # pictures that are compared with the others at a time
 
 
 def duplicate_groups(
@@ -25,11 +25,11 @@ def duplicate_groups(
     *,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> list[tuple[str, ...]]:
-    """Return groups of keys; each picture of one has a cosine of ``min_score`` with another of it.
+    """Return groups of keys; each picture has a cosine of ``min_score`` with another of its group.
 
-    Frames of one video are no group. Groups and keys are in stored order. ``progress`` is called
-    with the pictures done and their number. Raise DataError for a score that is not above 0 and at
-    most 1.
+    Frames of a single video do not form a group. Groups and keys are in stored order. ``progress``
+    is called with the numbers of pictures done and in total. Raise DataError for a score that is
+    not above 0 and at most 1.
     """
     firsts = first_duplicates(index.features, index.scales, min_score, progress=progress)
     groups = (tuple(index.keys[row] for row in rows) for rows in row_groups(firsts))
@@ -37,7 +37,7 @@ def duplicate_groups(
 
 
 def row_groups(firsts: npt.NDArray[np.intp]) -> list[list[int]]:
-    """Return the rows of each group of ``first_duplicates``, two at least, in order."""
+    """Return the rows of each group of at least two in ``first_duplicates``, in order."""
     groups: dict[int, list[int]] = defaultdict(list)
     for row, first in enumerate(firsts.tolist()):
         groups[first].append(row)
@@ -53,8 +53,8 @@ def first_duplicates(
 ) -> npt.NDArray[np.intp]:
     """Return for each row of ``[N, D]``, unit norm, the first row of its group of duplicates.
 
-    Each row of a group has a cosine of ``min_score`` with another of it. ``scales`` are those of
-    int8 features. Raise DataError for a score that is not above 0 and at most 1.
+    Each row of a group has a cosine of at least ``min_score`` with another row of it. ``scales``
+    are those of int8 features. Raise DataError for a score that is not above 0 and at most 1.
     """
     if not 0 < min_score <= 1:
         raise DataError(f"min_score must be above 0 and at most 1, not {min_score}")

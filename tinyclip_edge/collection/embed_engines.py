@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
 CONNECT_SECONDS = 10.0
-AHEAD = 2  # units that wait for each thread of a cluster
+AHEAD = 2  # units submitted at a time for each thread of a cluster
 
 
 Result = TypeVar("Result")
@@ -38,7 +38,7 @@ class UnitTask(ClusterTask[Result_co], Protocol[Result_co]):
     """A task that reports its progress within a unit; its results are not integers."""
 
     def steps(self, unit: Unit) -> Generator[int, None, Result_co]:
-        """Work on a unit, yield the pictures of each step; raise TinyClipError."""
+        """Work on a unit, yield the number of pictures of each step; raise TinyClipError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def embed_here(task: UnitTask[Result], units: Iterable[Unit]) -> Iterator[Event[
         except TinyClipError as error:
             yield Outcome(unit, None, error)
         finally:
-            steps.close()  # a file that is half written is removed
+            steps.close()  # removes a half-written file
 
 
 def embed_in_processes(
@@ -92,7 +92,7 @@ def embed_in_processes(
                     events.put(event)
         except queue.Empty:
             return
-        except BaseException as error:  # raised again where the events are read
+        except BaseException as error:  # raised again by the reader of the events
             events.put(error)
 
     threads = [threading.Thread(target=work, args=(each,), daemon=True) for each in processes]
@@ -133,7 +133,7 @@ class _Worker(Generic[Result]):
             pickle.dump(unit, process.stdin)
             process.stdin.flush()
             while True:
-                # From our own process, over its own pipe.
+                # Safe to unpickle: from our own process, over its own pipe.
                 message: int | Result | TinyClipError = pickle.load(process.stdout)
                 if isinstance(message, int):
                     yield Step(unit, message)
@@ -147,7 +147,7 @@ class _Worker(Generic[Result]):
             yield Outcome(unit, None, self._killed())
 
     def end(self) -> None:
-        """End the process, and start no other."""
+        """End the process, and do not start another."""
         with self._lock:
             self._ended = True
             process = self._process
@@ -175,8 +175,8 @@ class _Worker(Generic[Result]):
         process, self._process = self._process, None
         code = None if process is None else _closed(process)
         return TinyClipError(
-            f"a process ended with code {code} while it read a shard; if its memory was used "
-            "up, choose fewer --workers"
+            f"a process ended with code {code} while it read a shard; if memory ran out, use "
+            "fewer --workers"
         )
 
 
@@ -184,7 +184,7 @@ def _closed(process: subprocess.Popen[bytes]) -> int:
     """Wait for the end of a process, and return its exit code."""
     code = process.wait()
     for pipe in (process.stdin, process.stdout):
-        with suppress(OSError, ValueError):  # what was written last; another thread reads
+        with suppress(OSError, ValueError):  # unwritten data; another thread is reading
             assert pipe is not None
             pipe.close()
     return code
@@ -223,7 +223,7 @@ def _outcome(unit: Unit, future: Any) -> Outcome[Any]:  # noqa: ANN401 - a distr
     if error is None:
         return Outcome(unit, future.result())
     if not isinstance(error, TinyClipError):
-        error = TinyClipError(f"it ended on the cluster with {error!r}")
+        error = TinyClipError(f"it failed on the cluster with {error!r}")
     return Outcome(unit, None, error)
 
 
@@ -249,5 +249,5 @@ def _client(address: str) -> Iterator[Client]:
 
 
 def default_threads(workers: int) -> int | None:
-    """Return the CPU threads of each of several processes; None for one: onnxruntime's choice."""
+    """Return the CPU threads per process; None, onnxruntime's choice, for a single process."""
     return None if workers == 1 else max(1, (os.cpu_count() or 1) // workers)

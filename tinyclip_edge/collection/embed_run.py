@@ -91,7 +91,7 @@ def _events(
 
 
 def clear_partial_files(folder: Path) -> None:
-    """Remove what killed processes left; only for the one process that writes to the folder."""
+    """Remove unfinished files; only the one process that writes to the folder may call this."""
     for aside in folder.glob(".*.parquet.*.partial"):
         if not aside.is_dir():
             aside.unlink(missing_ok=True)
@@ -104,9 +104,9 @@ class _Run:
     units: Sequence[Unit]
     folder: Path
     results: dict[str, UnitResult] = field(default_factory=dict)  # by mark
-    stale: dict[str, list[Path]] = field(default_factory=dict)  # by source: of earlier content
+    stale: dict[str, list[Path]] = field(default_factory=dict)  # old files, by source
     failed: list[Outcome[UnitResult]] = field(default_factory=list)
-    under_way: Counter[str] = field(default_factory=Counter)  # pictures of units, by mark
+    under_way: Counter[str] = field(default_factory=Counter)  # pictures done, by mark
     embedded: int = 0
 
     def todo(self) -> list[Unit]:
@@ -201,7 +201,7 @@ class _Run:
             path.unlink(missing_ok=True)
 
     def _total(self) -> int | None:
-        """Return the number of pictures, estimated by bytes for shards that were not read."""
+        """Return the number of pictures, estimated from bytes for shards not read yet."""
         total, unread, pictures, read = 0, 0, 0, 0
         for unit in self.units:
             result, size = self.results.get(unit.mark), unit.size
@@ -226,7 +226,7 @@ class _Run:
         )
 
     def check(self, *, final: bool) -> None:
-        """Raise DataError if too many samples cannot be used; early, wait."""
+        """Raise DataError if too many samples are unusable; early on, wait for enough samples."""
         samples = self.unusable + sum(result.pictures for result in self.results.values())
         if self.unusable <= BAD_SHARE * samples or (not final and samples < STREAM_MINIMUM):
             return

@@ -25,8 +25,8 @@ from tinyclip_edge.runtime.parquet_header import FileHeader
 from tinyclip_edge.runtime.parquet_rows import Captions, ParquetWriter, parquet_file
 from tinyclip_edge.runtime.protocol import Features
 
-CHUNK = 256  # pictures, whose captions are embedded together and whose rows are written together
-NAMED_FAULTS = 20  # in a file; the others are counted
+CHUNK = 256  # pictures whose captions are embedded, and whose rows are written, together
+NAMED_FAULTS = 20  # faults named in a file; the others are only counted
 
 
 class UnitResult(NamedTuple):
@@ -35,7 +35,7 @@ class UnitResult(NamedTuple):
     pictures: int
     captions: int
     unusable: int  # samples
-    faults: tuple[str, ...]  # the first of them
+    faults: tuple[str, ...]  # of the first unusable samples
     notes: tuple[str, ...] = ()  # on truncated shards
 
     def as_dict(self) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class EmbedTask:
     dtype: str
 
     def steps(self, unit: Unit) -> Steps:
-        """Embed a unit, yield the numbers of pictures that are done; raise TinyClipError."""
+        """Embed a unit, yield the number of pictures of each step; raise TinyClipError."""
         clip = _open(self.model)
         header = FileHeader(
             self.model.model_hash,

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """Work on each unit of stdin, until it is closed."""
+    """Work on each unit from stdin, until it is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one ends it
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever a library prints does not mix with the answers
-    # webdataset imports it where it is installed: seconds and memory that nothing here needs.
+    os.dup2(2, 1)  # so that whatever a library prints does not mix with the results
+    # webdataset imports torch if it is installed, which takes time and memory for nothing.
     sys.modules["torch"] = None  # type: ignore[assignment]
     units = sys.stdin.buffer
     task: UnitTask[Any] = pickle.load(units)
@@ -40,7 +40,7 @@ def main() -> None:
             send(run_steps(task.steps(unit), send))
         except TinyClipError as error:
             send(error)
-        except BrokenPipeError:  # nobody waits for the answer
+        except BrokenPipeError:  # nobody is waiting for the result
             return
 
 

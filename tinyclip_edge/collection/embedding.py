@@ -1,4 +1,4 @@
-"""Embed collections of any size: shards, tables or folders into parquet files, one a shard."""
+"""Embed collections of any size (shards, tables, folders) into parquet files, one per shard."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def embed_shards(
     dask: str | None = None,
     progress: Progress = False,
 ) -> EmbedReport:
-    """Embed pictures, and captions where they have some, into a folder of parquet files.
+    """Embed pictures, and their captions if any, into a folder of parquet files.
 
     ``sources``: webdataset shards (paths, patterns with braces and wildcards, URLs), tables, image
     folders. A file is written for each shard, or for 16,384 rows of a table or folder: ``key``,
-    ``vector``, ``metadata``, ``captions`` and ``caption_vectors``, rows in the order of the shard,
-    whatever ``workers`` (processes of this machine) or ``dask`` (a scheduler's address). Files
-    appear when they are whole; a call of the same arguments leaves those out, and embeds shards
-    that have changed again. ``dtype``: of the vectors, "float16", "float32" or "int8".
+    ``vector``, ``metadata``, ``captions`` and ``caption_vectors``, with rows in the order of the
+    shard, whatever ``workers`` (processes on this machine) or ``dask`` (a scheduler's address).
+    Files appear when they are complete; a repeated call skips them, and embeds changed shards
+    again. ``dtype``: of the vectors, "float16", "float32" or "int8".
 
     Raise BundleError for files of another model or decode mode in ``out``, DataError for files of
     another dtype, for sources that do not exist, for a shard that cannot be read (after the others)

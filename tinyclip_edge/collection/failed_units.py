@@ -1,4 +1,4 @@
-"""The error of work on many shards, some of which failed."""
+"""The error for work on many shards of which some failed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MOST_FAILED = 10  # failed shards after which no more are tried
 
 
 def failed_units(failed: Sequence[Outcome[Any]], units: int, done: str) -> DataError:
-    """Return the error of ``failed`` ones of ``units`` shards that were not ``done``."""
+    """Return the error for the ``failed`` among ``units`` shards, which were not ``done``."""
     lines = [
         str(error) if (error := failure.error) and failure.unit.source in str(error)
         else f"{failure.unit.source}: {error}"
@@ -22,6 +22,6 @@ def failed_units(failed: Sequence[Outcome[Any]], units: int, done: str) -> DataE
     more = len(failed) - len(lines)
     return DataError(
         f"{len(failed):,} of {units:,} shards were not {done}: "
-        f"{'; '.join(lines)}{f' and {more:,} more' if more else ''}; the others are complete, and "
-        "the same command tries these again"
+        f"{'; '.join(lines)}{f' and {more:,} more' if more else ''}; the others are complete; "
+        "repeat the command to try these again"
     )

@@ -21,11 +21,11 @@ from tinyclip_edge.runtime.protocol import Features
 from tinyclip_edge.runtime.video_keys import is_video_name
 
 _BLOCK = 1 << 20  # bytes hashed at a time
-_INTERVAL = struct.Struct("<d")  # of a video's frames, at the end of its digest
+_INTERVAL = struct.Struct("<d")  # between a video's frames, at the end of its digest
 
 
 class Stamp(NamedTuple):
-    """State of a file; a file of the same state is taken to be unchanged."""
+    """State of a file; a file with the same state is taken to be unchanged."""
 
     size: int  # bytes
     mtime_ns: int
@@ -50,7 +50,7 @@ class PictureContent(NamedTuple):
 
     file: PictureFile
     digest: bytes
-    pixels: Features | None  # None: a picture of the same bytes is known
+    pixels: Features | None  # None: a picture with the same bytes is known
 
 
 def picture_reader(
@@ -62,7 +62,7 @@ def picture_reader(
     """
 
     def read(file: PictureFile) -> PictureContent:
-        # Before a large file of another kind is hashed.
+        # First, so that a large file of another kind is not hashed.
         image_header(file.path, reduced=preprocess.decode != EXACT)
         value = _content_digest(file.path, DIGEST_BYTES)
         pixels = None if value in known else preprocess(file.path, file.path)
@@ -76,8 +76,8 @@ def scan_folders(
 ) -> list[PictureFile]:
     """Return the pictures and videos below folders with their state.
 
-    ``on_skipped`` is called for files and folders that cannot be read. Raise DataError for one of
-    the folders themselves, and where there is neither.
+    ``on_skipped`` is called for files and folders that cannot be read. Raise DataError if one of
+    ``folders`` itself cannot be read, or if there is no picture or video.
     """
     roots = list(folders)
 
@@ -89,7 +89,7 @@ def scan_folders(
     files = []
     for path in folder_pictures(roots, on_unreadable=unreadable, is_wanted=_is_media_name):
         try:
-            stat = os.stat(path)  # noqa: PTH116 - as text, of which there may be a million
+            stat = os.stat(path)  # noqa: PTH116 - a string: there may be a million
         except OSError as error:
             on_skipped(path, DataError(f"cannot read {path}: {error.strerror}"))
             continue
@@ -102,9 +102,9 @@ def _is_media_name(name: str) -> bool:
 
 
 def video_digest(path: str, every: float) -> bytes:
-    """Return the digest of a video's content and of the interval of its frames.
+    """Return the digest of a video's content and the interval between its frames.
 
-    Raise DataError when it cannot be read.
+    Raise DataError if it cannot be read.
     """
     return _content_digest(path, DIGEST_BYTES - _INTERVAL.size) + _INTERVAL.pack(every)
 
@@ -126,7 +126,7 @@ def _content_digest(path: str, size: int) -> bytes:
 
 
 def absolute(folder: str | Path) -> str:
-    """Return a folder as keys of an index begin with it, with links resolved."""
+    """Return the path of a folder as index keys begin with it: absolute, with links resolved."""
     return os.path.realpath(expanded(folder))
 
 

@@ -62,15 +62,15 @@ def index_folders(
     every: float = EVERY,
     progress: Progress = False,
 ) -> IndexReport:
-    """Embed the pictures below folders into an index file, those that are not in it as they are.
+    """Embed the new and changed pictures below folders into an index file.
 
     Keys are absolute paths. A picture is unchanged if its size and modification time are; one with
-    the bytes of another is not embedded again, and has moved if the other is gone. Pictures below
-    the folders that are gone are removed, except where a folder cannot be read; others are left
-    alone. They are decoded as the index's are, in a new one as ``clip`` does. Broken ones are in
-    ``errors``. Interrupted at any moment, the next call continues. Of videos, a frame ``every`` so
-    many seconds is indexed with the extra ``[video]``, as ``clip.mp4#t=12.0``. Raise DataError for
-    a missing folder or no picture, BundleError for another model, TinyClipError for a lock.
+    the bytes of another is not embedded again, and has moved if the other is gone. Pictures gone
+    from the folders are removed, unless their folder cannot be read; all others stay. Decoding is
+    that of the index, or ``clip``'s for a new one. Broken pictures are in ``errors``. After an
+    interruption at any moment, the next call continues. With the extra ``[video]``, a video has a
+    frame every ``every`` seconds, such as ``clip.mp4#t=12.0``. Raise DataError for a missing folder
+    or no picture, BundleError for another model, TinyClipError if the file is locked.
     """
     if not LEAST_EVERY <= every < math.inf:
         raise DataError(f"every must be at least {LEAST_EVERY:g} seconds, not {every}")
@@ -99,7 +99,7 @@ class _Update:
         self.rows = {key: row for row, key in enumerate(index.keys)}
         self.known = known_pictures(index, journal)
         self.frames = frames_of_videos(self.known)
-        # Whether embeddings of the index may be taken for pictures of the same bytes.
+        # Whether embeddings of the index may be reused for pictures with the same bytes.
         self.is_full = index.scales is not None and index.width is None
         self.gone: set[str] = set()
         self.by_digest: dict[bytes, str] = {}
@@ -136,7 +136,7 @@ class _Update:
         return self.report
 
     def _readable(self, files: list[PictureFile]) -> list[PictureFile]:
-        """Return the files without videos, unless they can be read; raise DataError for none."""
+        """Return the files, without videos if those cannot be read; DataError if none remain."""
         videos = sum(is_video_name(file.path) for file in files)
         if not videos or can_read_videos():
             self.report.videos = videos
@@ -157,7 +157,7 @@ class _Update:
         return frames is None or frames_interval(known.digest) == self.every
 
     def _digests(self) -> dict[bytes, str]:
-        """Return a key of each content whose embedding is known, one that is gone if possible."""
+        """Return a key for each digest whose embedding is known, one that is gone if possible."""
         usable = self.known if self.is_full else self.earlier
         digests = {self.known[key].digest: key for key in usable}
         return digests | {self.known[key].digest: key for key in self.gone if key in usable}
@@ -216,7 +216,7 @@ class _Update:
         self._write()
 
     def _same_frames(self, file: PictureFile, digest: bytes) -> dict[str, IndexedFile] | None:
-        """Return the embeddings of a video with the same bytes; None where there is none."""
+        """Return the embeddings of a video with the same bytes, None if there is none."""
         source = split_key(self.by_digest.get(digest, ""))[0]
         keys = self.frames.get(source, [])
         if not keys or not (self.is_full or self.earlier.keys() >= set(keys)):
@@ -246,7 +246,7 @@ class _Update:
         self.ready[path] = IndexedFile(size, mtime_ns, content.digest, code, scale)
 
     def _put_same(self, content: PictureContent) -> None:
-        """Take the embedding of a picture with the same bytes."""
+        """Reuse the embedding of a picture with the same bytes."""
         path, (size, mtime_ns) = content.file
         source = self.by_digest[content.digest]
         if path in self.known:

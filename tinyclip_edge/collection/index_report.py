@@ -10,7 +10,7 @@ from tinyclip_edge.runtime.index_file import SkippedImage
 
 @dataclass(slots=True)
 class IndexReport:
-    """What an update did; numbers are of pictures, in which a video counts as one."""
+    """What an update did, in numbers of pictures; a video counts as one picture."""
 
     index: str  # path
     pictures: int = 0  # in the index, without frames

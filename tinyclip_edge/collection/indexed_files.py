@@ -1,4 +1,4 @@
-"""Files of an index: their state when embedded, and changes not yet in the index."""
+"""Files of an index: their state when embedded, and the changes not yet in the index."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tinyclip_edge.runtime.video_keys import split_key
 
 
 def open_index(path: Path, clip: EdgeCLIP) -> ImageIndex:
-    """Return the index of a file, an empty one for none; BundleError for another model's."""
+    """Return the index in a file, an empty one without a file; BundleError for another model's."""
     if not path.exists():
         width = clip.manifest.embedding_dim
         empty = np.empty((0, width), np.int8), np.empty(0, np.float32)
@@ -63,7 +63,7 @@ def gone_files(
     folders: Iterable[str],
     unread: Iterable[SkippedImage],
 ) -> set[str]:
-    """Return the known keys below folders whose file is gone, except where one was not read."""
+    """Return the known keys whose file is gone from folders, except below unread folders."""
     below = tuple(map(inside, folders))
     skipped = tuple(inside(entry.key) for entry in unread)
     return {
@@ -76,7 +76,7 @@ def gone_files(
 
 
 def as_index(files: Mapping[str, IndexedFile], like: ImageIndex) -> ImageIndex:
-    """Return embedded files as an index of the same model as another."""
+    """Return embedded files as an index of the same model as ``like``."""
     width = like.width or like.features.shape[1]
     stamps = np.zeros(len(files), FILE_STAMP)
     stamps["size"] = [entry.size for entry in files.values()]

@@ -1,7 +1,7 @@
 """A journal of changes not yet in an index file, which survives a kill at any moment.
 
-Records are appended and each has a checksum, so that a last one that was cut off is recognised and
-dropped. Reading them twice gives the same changes.
+Records are appended and each has a checksum, so that a last record that was cut off is recognised
+and dropped. Applying them twice gives the same result.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tinyclip_edge.runtime.vectors import Codes
 
 VERSION = 1
 DIGEST_BYTES = 16
-_KEYS = 10_000  # that one record removes
+_KEYS = 10_000  # most keys that one record removes
 _FRAME = struct.Struct("<II")  # bytes of the record, their CRC-32
 _COUNT = struct.Struct("<I")  # bytes of the JSON at its beginning
 
@@ -46,17 +46,17 @@ class Journal:
     def __init__(self, path: Path, model_hash: str, width: int, decode: str = EXACT) -> None:
         """Read the file at ``path``, or begin one.
 
-        Raise BundleError for changes of another model or decode mode, DataError for a link or when
-        the disk refuses.
+        Raise BundleError for changes of another model or decode mode, DataError for a link or if
+        writing fails.
         """
         self.path = path
         self.files: dict[str, IndexedFile] = {}
         self.removed: set[str] = set()
         self._width = width
         if path.is_symlink() or (path.exists() and not path.is_file()):
-            raise DataError(f"{path} is a link or not a file, which would be written to; delete it")
+            raise DataError(f"{path} is not a plain file, so it is not written to; delete it")
         header = {"version": VERSION, "model": model_hash, "width": width}
-        if decode != EXACT:  # which earlier versions do not name
+        if decode != EXACT:  # earlier versions do not record EXACT
             header["decode"] = decode
         try:
             self._file: IO[bytes] = path.open("r+b" if path.exists() else "w+b")
@@ -83,9 +83,9 @@ class Journal:
             self.path.unlink(missing_ok=True)
 
     def write(self, files: Mapping[str, IndexedFile], removed: Iterable[str]) -> None:
-        """Add changes, the removals first; raise DataError when the disk refuses."""
+        """Add changes, the removals first; raise DataError if writing fails."""
         gone = sorted(removed)
-        for start in range(0, len(gone) - _KEYS, _KEYS):  # the JSON of a record is of limited size
+        for start in range(0, len(gone) - _KEYS, _KEYS):  # the size of a record's JSON is limited
             self._write({}, gone[start : start + _KEYS])
         if gone or files:
             self._write(files, gone[(len(gone) - 1) // _KEYS * _KEYS :] if gone else [])
@@ -109,11 +109,11 @@ class Journal:
         self.path.unlink(missing_ok=True)
 
     def _close(self) -> None:
-        with suppress(OSError):  # a full disk, which was reported when it was written to
+        with suppress(OSError):  # a full disk, already reported by write
             self._file.close()
 
     def _replay(self, header: Mapping[str, Any]) -> int:
-        """Apply the records; return where they end, from where the file is written."""
+        """Apply the records; return the position of their end, where writing continues."""
         end = 0
         try:
             for number, (record, numbers, position) in enumerate(_records(self._file)):
@@ -154,18 +154,18 @@ class Journal:
     def _apply(self, record: Mapping[str, Any], numbers: bytes) -> None:
         rows, width = record["files"], self._width
         if len(numbers) != len(rows) * (width + 4):
-            raise ValueError("a record has another length")
+            raise ValueError("a record has the wrong length")
         codes = np.frombuffer(numbers, np.int8, len(rows) * width).reshape(len(rows), width)
         scales = np.frombuffer(numbers, "<f4", len(rows), codes.nbytes)
         if not np.isfinite(scales).all():
-            raise ValueError("its numbers are not finite")
+            raise ValueError("a scale is not finite")
         for key in record["remove"]:
             self.files.pop(str(key), None)
             self.removed.add(str(key))
         for (key, size, mtime_ns, digest), code, scale in zip(rows, codes, scales, strict=True):
             entry = IndexedFile(int(size), int(mtime_ns), bytes.fromhex(digest), code, float(scale))
             if len(entry.digest) != DIGEST_BYTES or max(entry.size, abs(entry.mtime_ns)) >= 1 << 63:
-                raise ValueError("a file's digest, size or time is none")
+                raise ValueError("a file's digest, size or time is invalid")
             self.files[str(key)] = entry
             self.removed.discard(str(key))
 

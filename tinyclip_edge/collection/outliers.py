@@ -1,4 +1,4 @@
-"""Pictures that are like none of some labels."""
+"""Pictures that resemble none of the labels."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import numpy as np
 from tinyclip_edge.runtime.protocol import Features
 
 FAR = -3.5  # modified z-score of an outlier (Iglewicz and Hoaglin, 1993)
-SIGMA_OF_MAD = 0.6745  # median absolute deviation of a normal distribution, in deviations
+SIGMA_OF_MAD = 0.6745  # median absolute deviation of a normal distribution, in sigmas
 
 
 def far_images(nearest: Features) -> list[int]:
-    """Return the rows whose cosine with the nearest label ``[N]`` is far below all others'.
+    """Return the rows whose cosine with their nearest label, ``[N]``, is far below the others'.
 
-    They are outliers by the modified z-score, the most distant first.
+    These are outliers by the modified z-score, with the most distant first.
     """
     centre = np.median(nearest)
     deviation = np.median(np.abs(nearest - centre))

@@ -21,7 +21,7 @@ from tinyclip_edge.data.source import Part
 from tinyclip_edge.data.tables import TablePart
 from tinyclip_edge.errors import DataError
 
-PARTS = 64  # of 256 rows of a table or folder, that become one file
+PARTS = 64  # parts of 256 rows of a table or folder that go into one file
 _NAME_CHARS = 80
 
 
@@ -29,8 +29,8 @@ _NAME_CHARS = 80
 class Unit:
     """What becomes one file."""
 
-    source: str  # path or URL, for messages; with a number where it has several units
-    mark: str  # of the content: a file of the same mark need not be written again
+    source: str  # path or URL, for messages; with a number if it has several units
+    mark: str  # of the content: a file with the same mark need not be written again
     parts: tuple[Part, ...]
 
     @property
@@ -42,7 +42,7 @@ class Unit:
 
     @property
     def pictures(self) -> int | None:
-        """Number of its pictures, None for a shard that was not read."""
+        """Number of its pictures, None for a shard that has not been read."""
         counts = [part.pairs if part.pairs is not None else _rows(part) for part in self.parts]
         return None if None in counts else sum(cast("list[int]", counts))
 
@@ -52,13 +52,13 @@ class Unit:
         return self.parts[0].size if len(self.parts) == 1 else None
 
     def pairs(self, losses: Losses) -> Iterator[Pair]:
-        """Read the pairs; add losses to ``losses``."""
+        """Read the pairs, and add what is lost to ``losses``."""
         for part in self.parts:
             yield from with_losses(part, losses)
 
 
 def units_of(parts: Iterable[Part]) -> list[Unit]:
-    """Return the units of a source's parts, in order, without their losses so far.
+    """Return the units of a source's parts, in order, with no losses yet.
 
     Raise DataError for two shards of the same name, size and beginning.
     """
@@ -103,7 +103,7 @@ def _rows(part: Part) -> int | None:
 
 
 def with_losses(part: Part, losses: Losses) -> Part:
-    """Return a part that adds its losses to others, and reads files wherever it is sent."""
+    """Return a copy of a part that adds its losses to ``losses`` and has absolute paths."""
     if isinstance(part, SelectedPart):
         return replace(part, whole=with_losses(part.whole, losses))
     changes: dict[str, Any] = {}

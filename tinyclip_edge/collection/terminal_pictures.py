@@ -15,9 +15,9 @@ _ITERM = ("iTerm.app", "WezTerm", "mintty")
 
 
 def picture_protocol(environment: Mapping[str, str]) -> str | None:
-    """Return "kitty" or "iterm2" for a terminal that shows pictures, by its variables, else None.
+    """Return the protocol of a terminal by its environment variables, "kitty" or "iterm2", or None.
 
-    A terminal multiplexer passes neither on.
+    Terminal multiplexers do not pass on either.
     """
     if environment.get("TMUX") or environment.get("STY"):
         return None
@@ -30,7 +30,7 @@ def picture_protocol(environment: Mapping[str, str]) -> str | None:
 
 
 def thumbnail_sequence(key: str, protocol: str) -> str:
-    """Return what shows a picture in the terminal; empty for one that is gone or broken."""
+    """Return the escape sequence that shows a picture; empty if it is gone or broken."""
     from tinyclip_edge.runtime.video import open_picture  # with Pillow, which few searches need
 
     try:

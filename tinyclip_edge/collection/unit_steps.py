@@ -1,4 +1,4 @@
-"""The end of a task that reports its progress."""
+"""Run a task that reports its progress to its end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def run_steps(
 ) -> Result:
     """Run a task's steps, call ``on_step`` with what each yields, and return the task's result.
 
-    Raises what the task raises; a file that is half written is removed.
+    Raises what the task raises; a half-written file is removed.
     """
     try:
         while True:

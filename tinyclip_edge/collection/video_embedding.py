@@ -22,7 +22,7 @@ _WAITING = 8  # decoded frames, which may be large
 def embed_video(
     encoder: PictureEncoder, file: PictureFile, digest: bytes, every: float
 ) -> dict[str, IndexedFile]:
-    """Return the embeddings of a video's frames, ``every`` seconds one, by key.
+    """Return the embeddings of a video's frames, one every ``every`` seconds, by key.
 
     Raise DataError for a video that cannot be decoded.
     """

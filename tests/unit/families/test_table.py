@@ -104,7 +104,7 @@ def test_the_command(command_line):
     ("words", "message"),
     [
         (["--run"], "--run requires --families"),
-        (["--families", "--family", "ViT"], "--family with --run"),
+        (["--families", "--family", "ViT"], "--family requires --run"),
         (["--families", "--run", "--family", "VIT"], "no family 'VIT'; did you mean 'ViT'?"),
     ],
 )
