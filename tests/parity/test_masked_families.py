@@ -126,7 +126,7 @@ def test_a_model_of_another_kind_than_its_units_is_refused(tmp_path):
 def test_equal_layers_of_other_libraries_are_refused_before_the_run(name):
     units = clip_units(family(name))
     check_reachable(units, 0.9)
-    with pytest.raises(InheritanceError, match="uniform_shapes goes with open_clip's own"):
+    with pytest.raises(InheritanceError, match="uniform_shapes works only with open_clip's own"):
         check_reachable(units, 0.9, uniform_shapes=True)
 
 

@@ -128,7 +128,7 @@ def test_moments_are_sliced_like_their_weights():
 
 def test_equal_shapes_are_refused_before_the_run():
     units = clip_units(family("MobileCLIP 2"))
-    with pytest.raises(InheritanceError, match=r"uniform_shapes goes with .* not with a timm Fast"):
+    with pytest.raises(InheritanceError, match=r"works only with open_clip's .* not with a timm Fast"):
         check_reachable(units, 0.6, uniform_shapes=True)
 
 
@@ -136,13 +136,13 @@ def test_equal_shapes_are_refused_before_the_run():
     ("edit", "message"),
     [
         (lambda u: u.pop("stages"), r"must hold stages, widths, unmasked"),
-        (lambda u: u.update(stages=[2, 2, 4, 1]), r"stages \[2, 2, 4, 1\] .* not those of 10"),
+        (lambda u: u.update(stages=[2, 2, 4, 1]), r"stages \[2, 2, 4, 1\] .* do not describe 10"),
         (lambda u: u.update(stages=[2, 2, 3, 3]), r"vision_cfg has \[2, 2, 4, 2\] of \[16, 32"),
         (lambda u: u.update(widths=[16, 32, 64, -1]), r"widths must list a whole number above 0"),
         (lambda u: u.update(unmasked="1"), r"unmasked must be a whole number above 0"),
         (
             lambda u: u.update(kind="timm ViT", positions=1),
-            r"must hold stages, widths, unmasked of a tower in",
+            r"must hold stages, widths, unmasked in a tower in",
         ),
         (lambda u: u.update(neurons=[10**9] * 10), r"describe more than 5e\+10 parameters"),
     ],

@@ -11,8 +11,8 @@ from tinyclip_edge.inheritance.tower_kind import (
     norm_axes,
 )
 
-# From transformers, in open_clip's HFTextEncoder: `proj` is a linear layer or two with a GELU, or,
-# in AltCLIP, a norm and a linear layer.
+# In open_clip's HFTextEncoder, `proj` is a linear layer, or two with a GELU between them; in
+# AltCLIP, a norm and a linear layer.
 _HF_PROJECTION: dict[str, Axes] = {
     "proj.weight": ("embed", "channels"),
     "proj.0.weight": ("bottleneck", "channels"),

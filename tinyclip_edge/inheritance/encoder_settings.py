@@ -25,15 +25,15 @@ class Layout:
     tokens: str
     attention: tuple[str, str, str, str]  # queries, keys, values, output
     norms: tuple[str, str]
-    ups: tuple[str, ...]  # the first that there is; the activation follows
-    gate: str  # its neurons are factors of the activated ones; empty: none
+    ups: tuple[str, ...]  # the first that exists is used; the activation follows
+    gate: str  # its outputs multiply the activated neurons; empty: none
     down: str
     positions: str = ""
     types: str = ""
     first_norm: str = ""
     last_norm: str = ""
     normed_first: bool = True
-    centred: bool = True  # False: norms divide by the root mean square alone
+    centred: bool = True  # False: norms only divide by the root mean square
 
 
 LAYOUTS = {
@@ -102,7 +102,7 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class EncoderSettings:
-    """What the tensors of a text tower do not show."""
+    """Settings of a text tower that its tensors do not show."""
 
     layout: Layout
     layers: int
@@ -110,15 +110,15 @@ class EncoderSettings:
     pad_id: int
     eps: float
     activation: nn.Module
-    counts_positions: bool  # of words alone, from the one after the padding token's
+    counts_positions: bool  # only words have positions, from the padding token's + 1
     token_scale: float
     pool: str  # a value of POOLERS
     projection_eps: float  # of AltCLIP's norm
-    max_distance: int  # from which on relative positions are alike
+    max_distance: int  # relative positions from here on are treated alike
 
     @classmethod
     def of(cls, text: HFText) -> EncoderSettings:
-        """Read the settings of a tower. Raises InheritanceError for one that is computed else."""
+        """Read the settings of a tower. Raises InheritanceError for an unsupported one."""
         encoder, config = text.transformer, text.config
         if hasattr(encoder, "settings"):  # it was pruned
             settings: EncoderSettings = encoder.settings
@@ -130,7 +130,7 @@ class EncoderSettings:
         if kind is None or pool is None or not usual or isinstance(text.proj, nn.Identity):
             raise InheritanceError(
                 f"text tower {type(text).__name__} ({model_type}) cannot be masked: its type, "
-                f"pooling or positions are of another form, or it has no projection; {UNMASKED}"
+                f"pooling or positions are not supported, or it has no projection; {UNMASKED}"
             )
         blocks = encoder.get_submodule(kind.blocks.removeprefix(TRUNK).rstrip("."))
         head_width, activation, eps = _READERS[kind.name](encoder, blocks[0])
@@ -170,5 +170,5 @@ _READERS = {ROBERTA.name: _bert, T5.name: _t5, M2M_100.name: _m2m_100}
 
 
 def is_encoder(text: HFText) -> bool:
-    """Whether a text tower has the parts of open_clip's adapter of transformers."""
+    """Whether a text tower has the parts of open_clip's adapter for transformers."""
     return all(hasattr(text, part) for part in ("transformer", "pooler", "proj", "config"))

@@ -1,8 +1,8 @@
 """Masks under which all layers of a tower have equal sizes, so that an ordinary CLIP remains.
 
 An ordinary tower with k heads is k head widths wide in each layer. Among the head counts and
-feed-forward widths with the size that the gates imply, the search picks those whose units have
-the highest probability of survival.
+feed-forward widths that give the size implied by the gates, the search picks those whose units
+are most likely to survive.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The tower kind of FastViT, MobileCLIP's image tower (MCi), in open_clip's TimmModel.
 
-Each stage but the first begins with a convolution by groups, in which every channel of the stage
-before has as many successors as the stage is wider; channels of all stages are chosen together.
+Each stage but the first begins with a grouped convolution, which turns every channel of the stage
+before into a fixed number of successors; so the channels of all stages are chosen together.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tinyclip_edge.inheritance.tower_kind import (
 
 
 def _convolution(name: str, outputs: str, inputs: str | None = None) -> dict[str, Axes]:
-    """Return the axes of a convolution and its norm; without ``inputs``, of one by groups."""
+    """Return the axes of a convolution and its norm; without ``inputs`` it is a grouped one."""
     return {f"{name}.conv.weight": (outputs, inputs), **batch_norm_axes(f"{name}.bn", outputs)}
 
 

@@ -28,8 +28,8 @@ class TowerMasks(NamedTuple):
     """Factors of one tower's units, 0 for a unit that is off."""
 
     hidden: Tensor  # [H]
-    heads: tuple[Tensor, ...]  # [A] a layer
-    neurons: tuple[Tensor, ...]  # [I] a layer
+    heads: tuple[Tensor, ...]  # [A] per layer
+    neurons: tuple[Tensor, ...]  # [I] per layer
 
 
 class ClipMasks(NamedTuple):
@@ -61,8 +61,8 @@ def soft_gates(log_alpha: Tensor) -> Tensor:
 def binarise(log_alpha: Tensor, *, at_least: int = 0) -> Tensor:
     """Return soft gates with the smallest set to zero, as many as are expected to be off.
 
-    Gates at the upper clamp are not counted and always stay on: each has a 0.2 % chance to be off,
-    and over 768 untrained gates that would remove two units. Among equal gates the later ones are
+    Gates at the upper clamp are not counted and always stay on: each has a 0.2 % chance of being
+    off, which over 768 untrained gates would remove two units. Among equal gates the later ones are
     set to zero first. At least ``at_least`` units stay on.
     """
     # In float64: over 3072 neurons, rounding at .5 must not depend on the order of the sum.
@@ -82,7 +82,7 @@ def keep_strongest(log_alpha: Tensor, count: int) -> Tensor:
 class TowerGates(nn.Module):
     """Log-alphas of one tower: ``hidden [H]``, ``heads`` and ``neurons`` of all layers in a row.
 
-    A tower in stages has some on its neurons alone, which are a ResNet's inner channels.
+    A tower in stages has them only for its neurons, which in a ResNet are the inner channels.
     """
 
     def __init__(self, units: TowerUnits) -> None:
@@ -93,11 +93,11 @@ class TowerGates(nn.Module):
         self.neurons = nn.Parameter(torch.full((sum(units.neurons),), START))
 
     def heads_by_layer(self) -> tuple[Tensor, ...]:
-        """Return the heads' log-alphas, one ``[A]`` a layer."""
+        """Return the heads' log-alphas, one ``[A]`` per layer."""
         return torch.split(self.heads, list(self.units.heads))
 
     def neurons_by_layer(self) -> tuple[Tensor, ...]:
-        """Return the neurons' log-alphas, one ``[I]`` a layer."""
+        """Return the neurons' log-alphas, one ``[I]`` per layer."""
         return torch.split(self.neurons, list(self.units.neurons))
 
     def sample(self, generator: torch.Generator | None = None) -> TowerMasks:
@@ -116,7 +116,7 @@ class TowerGates(nn.Module):
         )
 
     def binarised(self) -> TowerMasks:
-        """Return the masks of a prune, layer by layer; at least one channel stays on."""
+        """Return the masks for pruning, layer by layer; at least one channel stays on."""
         return TowerMasks(
             binarise(self.hidden, at_least=1),
             tuple(binarise(a) for a in self.heads_by_layer()),
@@ -124,7 +124,7 @@ class TowerGates(nn.Module):
         )
 
     def opened(self) -> TowerMasks:
-        """Return masks that keep every unit as it is."""
+        """Return masks that leave every unit unchanged."""
         hidden, heads, neurons = (
             torch.ones_like(a) for a in (self.hidden, self.heads, self.neurons)
         )
@@ -153,7 +153,7 @@ class ClipGates(nn.Module):
 
     ``prunable`` is the parameter count that sparsity refers to. In later stages, pass that of the
     teacher (or the first student), so that the targets of all stages refer to the same total.
-    Towers that stay ``whole`` count, and lose no unit.
+    Towers that stay ``whole`` are counted, but lose no unit.
     """
 
     def __init__(
@@ -176,7 +176,7 @@ class ClipGates(nn.Module):
         )
 
     def binarised(self) -> ClipMasks:
-        """Return the masks of evaluation and of a prune: weakest units off, the others soft."""
+        """Return the masks for evaluation and pruning: weakest units off, the others soft."""
         return ClipMasks(
             self.image.opened() if "image" in self.whole else self.image.binarised(),
             self.text.opened() if "text" in self.whole else self.text.binarised(),

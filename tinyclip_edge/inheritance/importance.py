@@ -1,6 +1,6 @@
 """Choose the layers, heads, neurons and channels that matter most to a teacher's affinities.
 
-Scores are curvatures of the affinity KL, since its gradient is zero where student and teacher
+Scores are curvatures of the affinity KL, because its gradient is zero where student and teacher
 agree. Shapes: N pairs, D embedding dimension, H channels, A heads, I neurons.
 """
 
@@ -70,7 +70,7 @@ def plan_importance(
     plans: dict[TowerName, TowerPlan] = {}
     ranked, embed = {n: r for n, r in rankings.items() if isinstance(r, Ranking)}, embed.double()
     image = rankings.get("image")
-    # The channels of a tower without a projection are the embedding: all costs of a removal count.
+    # The channels of a tower without a projection are the embedding: their costs are added up.
     bare = [name for name in ranked if not getattr(teacher, name).projects]
     for name in bare:
         embed = embed + ranked[name].units.channels.to(embed)
@@ -79,7 +79,7 @@ def plan_importance(
         ranked[name] = replace(ranked[name], units=units)
     for name, ranking in ranked.items():
         plan = getattr(base, name)
-        assert isinstance(plan, TowerPlan)  # only transformers can be ranked so
+        assert isinstance(plan, TowerPlan)  # only transformers have this kind of ranking
         plans[name] = _ranked(plan, getattr(student, name), ranking)
     planned: InheritancePlan = replace(
         base,
@@ -99,7 +99,7 @@ def plan_importance(
         return replace(planned, image=stages)
     if bare:
         raise InheritanceError(
-            "importance cannot choose an embedding that is the channels of both towers; set "
+            "importance cannot choose the embedding when neither tower has a projection; set "
             "inherit.plan to evenly"
         )
     return replace(planned, image=stages, embed=stages.final)
@@ -107,7 +107,7 @@ def plan_importance(
 
 def _ranked(base: TowerPlan, student: TowerShape, ranking: Ranking) -> TowerPlan:
     units, heads = ranking.units, ranking.units.heads
-    if TOWER_KINDS[base.kind].shared:  # what the layers share is one column a head
+    if TOWER_KINDS[base.kind].shared:  # the shared tensor has one column per head
         heads = heads.sum(dim=0, keepdim=True).expand_as(heads)
     return replace(
         base,
@@ -137,17 +137,17 @@ def _ranked_resnet(base: ResNetPlan, ranking: ResNetRanking) -> ResNetPlan:
 
 
 def _best(scores: Iterable[Tensor], parts: Iterable[Indices]) -> tuple[Indices, ...]:
-    """Return the indices of the highest of each scores, as many as each of ``parts`` has."""
+    """Return the indices of the highest of each tensor of scores, as many as in its part."""
     return tuple(top(each, len(part)) for each, part in zip(scores, parts, strict=True))
 
 
 def _ranked_stages(
     base: StagedPlan, shapes: tuple[TowerShape, TowerShape], ranking: StagedRanking
 ) -> StagedPlan:
-    """Return the plan of the best blocks, heads and neurons of each stage, and of the channels.
+    """Return the plan of the best blocks, channels, heads and neurons of each stage.
 
-    Those of a stage are the best successors of those of the stage before. ``shapes`` are the
-    teacher's and the student's.
+    The channels of a stage are the best successors of the chosen channels of the stage before.
+    ``shapes`` are the teacher's and the student's.
     """
     teacher, student = shapes
     units, parts = ranking.units, []
@@ -188,9 +188,9 @@ def top(scores: Tensor, count: int) -> Indices:
 
 
 def search_layers(teacher: int, student: int, cost: Callable[[Indices], float]) -> Indices:
-    """Return ``student`` of ``teacher`` layers whose cost no exchange of one layer lowers.
+    """Choose ``student`` of ``teacher`` layers so that no exchange of one layer lowers the cost.
 
-    A greedy search that starts at the better of the two fixed choices.
+    The search is greedy and starts from the better of the two fixed choices.
     """
     costs: dict[Indices, float] = {}
 
@@ -228,7 +228,7 @@ class Blocks(NamedTuple):
 
     owner: nn.Module
     name: str
-    shared: str = ""  # of a block: a tensor that the first one has for all
+    shared: str = ""  # name of a tensor that only the first block has, for all
 
     @classmethod
     def of(cls, model: nn.Module, shape: TowerShape) -> tuple[Blocks, ...]:
@@ -242,14 +242,14 @@ class Blocks(NamedTuple):
 
     @property
     def modules(self) -> nn.Sequential | nn.ModuleList:
-        """The blocks that run now."""
+        """The blocks that currently run."""
         blocks: nn.Sequential | nn.ModuleList = getattr(self.owner, self.name)
         return blocks
 
 
 @contextmanager
 def only_layers(stages: Sequence[Blocks], layers: Sequence[Indices]) -> Iterator[None]:
-    """Run a tower with only some blocks of each stage while the context is entered."""
+    """Run a tower with only some blocks of each stage inside the context."""
     with ExitStack() as stack:
         for blocks, some in zip(stages, layers, strict=True):
             stack.enter_context(_only(blocks, some))
@@ -271,7 +271,7 @@ def _only(blocks: Blocks, layers: Indices) -> Iterator[None]:
 
 @contextmanager
 def _moved(shared: str, first: nn.Module, target: nn.Module) -> Iterator[None]:
-    """Let another block have, meanwhile, the positions that the first one has for all."""
+    """Lend another block, inside the context, the positions that the first one has for all."""
     if not shared or target is first:
         yield
         return

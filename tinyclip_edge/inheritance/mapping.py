@@ -1,9 +1,9 @@
-"""Learn what each weight of a student is made of, instead of which weights it takes.
+"""Learn to combine a student's weights from its teacher's, instead of selecting among them.
 
-A student's weight is ``A_out (Σ_k c_k W_k) A_inᵀ`` of the weights ``W_k`` of all teacher layers, as
-in CLIP-Map (arXiv 2602.05909) and, for models that grow, LiGO (arXiv 2303.00980). The factors start
-as the selection of a plan, so that the first student is the one of that plan. Shapes: S layers of
-the student, T of the teacher; s units of an axis in the student, t in the teacher.
+A student's weight is ``A_out (Σ_k c_k W_k) A_inᵀ``, with the weights ``W_k`` of all teacher layers,
+as in CLIP-Map (arXiv 2602.05909) and, for growing models, LiGO (arXiv 2303.00980). The factors
+start as the selection of a plan, so that the initial student is the one of that plan. Shapes: S
+layers of the student, T of the teacher; s units of an axis in the student, t in the teacher.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tinyclip_edge.inheritance.uniform import axis_units, take_units
 
 SELECTED = ("positions", "tokens")  # axes without a factor: the same units as in the plan
 BY_LAYER = ("attended", "neurons")  # axes with a factor for each layer
-# The module of a tensor: its weight and bias share the teacher layers that they are made of.
+# Cut off to get a tensor's module, whose weight and bias share one mixture of teacher layers.
 _PARAMETER = re.compile(r"[._]?(weight|bias|gamma)$")
 
 
@@ -44,7 +44,7 @@ class _Part:
     teacher: str  # [T, ...]; [1, ...] outside the layers
     depth: str | None  # factor [S, T]
     width: tuple[tuple[int, str], ...]  # axis and factor [1 or S, s, t]
-    units: str | None  # of a gain, the teacher's indices [1 or S, s]
+    units: str | None  # teacher's indices [1 or S, s] of a gain
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class _Sources:
     def groups(
         self, student_state: Mapping[str, Tensor]
     ) -> Iterator[tuple[TowerName, str, list[tuple[str, Place]]]]:
-        """Yield tower, name and student keys of each inherited tensor, one for all layers."""
+        """Yield tower, name and student keys of each inherited tensor, grouped over layers."""
         groups: dict[tuple[TowerName, str], list[tuple[str, Place]]] = {}
         for key in student_state:
             tower = split_key(key)[0]
@@ -94,7 +94,7 @@ class _Sources:
         return torch.stack([tensor.detach() for tensor in tensors]).float()
 
     def units(self, tower: TowerName, axis: str) -> list[Indices]:
-        """Return the teacher's units of an axis, for each layer where layers differ."""
+        """Return the teacher's units of an axis, one tuple per layer if layers differ."""
         _, tower_plan = self.tower(tower)
         layers = range(len(tower_plan.layers)) if axis in BY_LAYER else (None,)
         return [axis_units(tower_plan, self.plan, layer)[axis] for layer in layers]
@@ -113,9 +113,9 @@ def check_mappable(teacher_state: Mapping[str, Tensor], towers: Iterable[TowerNa
 
 
 class WeightMapping(nn.Module):
-    """The factors of all weights that a student inherits, started as the selection of a plan.
+    """The factors of all weights that a student inherits; they start as the selection of a plan.
 
-    Teacher weights are held without gradient, and are not part of the state dict. Raises
+    Teacher weights are stored without gradients and are not part of the state dict. Raises
     InheritanceError for towers that cannot be mapped.
     """
 
@@ -149,10 +149,10 @@ class WeightMapping(nn.Module):
 
     @torch.no_grad()
     def spread(self) -> dict[str, float]:
-        """Return the share of units (width) and of layers (depth) not from their strongest source.
+        """Return how much of units (width) and layers (depth) is not from their strongest source.
 
-        The share of a source is that of its square in a factor's row; rows are averaged. 0 at the
-        start.
+        The share of a source is its square over the sum of squares in a factor's row; rows are
+        averaged. Both values are 0 at the start.
         """
         return {
             name: float(torch.cat([_weaker(factor) for factor in factors.values()]).mean())
@@ -201,7 +201,7 @@ class WeightMapping(nn.Module):
                 start = [_selection(indices, size) for indices in sources.units(tower, unit)]
                 self.width[factor] = nn.Parameter(torch.stack(start))
             width.append((axis, factor))
-        width.sort(key=lambda each: self.width[each[1]].shape[1])  # the fewest products
+        width.sort(key=lambda each: self.width[each[1]].shape[1])  # the fewest rows first
         return _Part(tuple(key for key, _ in places), buffer, depth, tuple(width), units)
 
     def _gain_units(self, sources: _Sources, tower: TowerName, axis: str) -> str:
@@ -213,7 +213,7 @@ class WeightMapping(nn.Module):
 
 
 def map_axis(x: Tensor, axis: int, factor: Tensor) -> Tensor:
-    """Map an axis of ``x [S, ...]`` by ``factor [1 or S, s, t]``; stacked copies of it alike."""
+    """Map an axis of ``x [S, ...]`` by ``factor [1 or S, s, t]``, and stacked copies alike."""
     moved = x.movedim(axis, -1)
     rows = moved.reshape(len(factor), -1, factor.shape[-1]) @ factor.mT
     return rows.reshape(*moved.shape[:-1], -1).movedim(-1, axis)
@@ -235,6 +235,6 @@ def _selection(indices: Indices, size: int) -> Tensor:
 
 
 def _weaker(factor: Tensor) -> Tensor:
-    """Return the share of each row's squares that is not the largest one."""
+    """Return the share of each row's sum of squares that is not the largest square."""
     squares = factor.square().flatten(0, -2)
     return 1 - squares.amax(dim=-1) / squares.sum(dim=-1)

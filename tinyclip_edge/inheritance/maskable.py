@@ -1,4 +1,4 @@
-"""Which towers masks can run through, so that the masked output is the pruned model's."""
+"""Check which towers support masks, so that the masked output equals the pruned model's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tinyclip_edge.inheritance.text_part import text_part, text_setting
 from tinyclip_edge.inheritance.units import UNMASKED
 
 OpenClip: TypeAlias = Any  # a module of open_clip, or a block of ours with the same names
-END_POOLS = ("argmax", "eos")  # pool at the end token: behind a causal mask, texts may be trimmed
+END_POOLS = ("argmax", "eos")  # pool at the end token: with a causal mask, texts may be trimmed
 TEXT_POOLS = (*END_POOLS, "first", "last")
 
 
@@ -59,7 +59,7 @@ def _check_text(text: OpenClip) -> None:
             f"text tower {type(text).__name__} cannot be masked: only encoders of transformers and "
             f"open_clip's own transformer can; {UNMASKED}"
         )
-    if getattr(text, "cls_emb", None) is not None:  # which is pooled, whatever pool_type says
+    if getattr(text, "cls_emb", None) is not None:  # it is pooled, whatever pool_type says
         return
     pool = text_setting(text, "pool_type")
     if pool not in TEXT_POOLS:

@@ -33,7 +33,7 @@ OpenClip: TypeAlias = Any  # a module of open_clip, or a block of ours with the 
 
 
 class MaskedClip(nn.Module):
-    """A wrapper of a CLIP (not a copy) that applies masks to its units call by call."""
+    """A wrapper around a CLIP (not a copy) that applies the masks passed with each call."""
 
     def __init__(self, model: nn.Module, units: ClipUnits) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class MaskedClip(nn.Module):
         return self.fold(masks).encode_image(images)
 
     def encode_text(self, ids: Tensor, masks: ClipMasks | None = None) -> Tensor:
-        """Return ``[B, D]``, unit norm, of ids ``[B, L]``, which may end after the end tokens."""
+        """Return ``[B, D]``, unit norm, of ids ``[B, L]``, which may be cut after end tokens."""
         return self.fold(masks).encode_text(ids)
 
 
@@ -104,7 +104,7 @@ class FoldedClip:
         x = tower.norm(visual.patch_dropout(tower.scale(x)), visual.ln_pre)
         x = tower.blocks(x, None)
         attention = visual.attn_pool
-        if attention is not None:  # whose outputs carry no masks
+        if attention is not None:  # its outputs have no masks
             normed = tower.norm(x, attention.ln_k)
             queries = visual.ln_post(run_pool(attention, normed, tower.take))
             pooled = queries[:, 0] if visual.pool_type == "tok" else queries[:, 1:].mean(dim=1)
@@ -274,7 +274,7 @@ class _Block:
 
 
 def _attention_mask(text: OpenClip, ids: Tensor, length: int, dtype: torch.dtype) -> Tensor | None:
-    """Return what is added to the scores, ``[L, L]``, or ``[B, L, L]`` where padding is hidden."""
+    """Return the mask added to the scores, ``[L, L]``, or ``[B, L, L]`` if it hides padding."""
     causal: Tensor | None = text.attn_mask
     causal = None if causal is None else causal[:length, :length]
     if getattr(text, "cls_emb", None) is None and not getattr(text, "use_pad_mask", False):

@@ -1,4 +1,4 @@
-"""Text encoders of transformers from their tensors, with masks on their units or after a prune.
+"""Run transformers' text encoders from their tensors, masked or pruned.
 
 Shapes: B batch, L tokens, W hidden channels, A heads, D head width.
 """
@@ -21,7 +21,7 @@ from tinyclip_edge.inheritance.tensor_tower import Tensors, blocks_of, linear, n
 
 
 def look_up(table: Tensor, ids: Tensor, masks: TowerMasks | None) -> Tensor:
-    """Return the rows ``[B, L, W]`` of a whole token table, masked."""
+    """Look up rows ``[B, L, W]`` of a whole token table, and mask them."""
     words = F.embedding(ids, table)
     if masks is None:
         return words
@@ -55,7 +55,7 @@ def run_text(
 
 
 def run_pooler(trunk: Tensors, hidden: Tensor) -> Tensor:
-    """Return what BERT's pooler returns, ``[B, W]`` of ``[B, L, W]``."""
+    """Return the output ``[B, W]`` of BERT's pooler for ``[B, L, W]``."""
     return torch.tanh(linear(trunk, "pooler.dense", hidden[:, 0]))
 
 
@@ -136,7 +136,7 @@ def _activate(block: Tensors, settings: EncoderSettings, x: Tensor, _: Tensor) -
 
 
 def relative_bias(table: Tensor, length: int, max_distance: int) -> Tensor:
-    """Return T5's bias ``[1, A, L, L]`` of the scores, of a table ``[buckets, A]``."""
+    """Return T5's bias ``[1, A, L, L]`` on the scores from a table ``[buckets, A]``."""
     buckets = relative_buckets(length, len(table), max_distance).to(table.device)
     return F.embedding(buckets, table).permute(2, 0, 1)[None]
 
@@ -144,8 +144,8 @@ def relative_bias(table: Tensor, length: int, max_distance: int) -> Tensor:
 def relative_buckets(length: int, buckets: int, max_distance: int) -> Tensor:
     """Return the row of T5's table of positions for each query and key, int64 ``[L, L]``.
 
-    One half is for keys after the query. In each, short distances have rows of their own, longer
-    ones share rows of exponential width.
+    One half of the rows is for keys after the query. In each half, short distances have rows of
+    their own, and longer ones share rows for exponentially growing ranges.
     """
     place = torch.arange(length)
     offset = place[None, :] - place[:, None]

@@ -1,6 +1,6 @@
-"""FastViT with masks on the neurons of its feed-forward blocks, and without those that are off.
+"""Run FastViT with masks on the neurons of its feed-forward blocks; those that are off are cut.
 
-Its channels carry no masks: convolutions by groups tie those of all stages to each other.
+Its channels have no masks: grouped convolutions tie those of all stages to each other.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FastViT: TypeAlias = Any  # timm's FastVit or a part of it, read by attributes
 
 
 class Bias(nn.Module):
-    """A feed-forward block without neurons: what it adds to every position."""
+    """A feed-forward block without neurons: it adds the same bias at every position."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -43,10 +43,10 @@ def feed_forward_blocks(trunk: FastViT) -> Iterator[tuple[str, FastViT]]:
 
 
 def masked_neurons(visual: FastViT, masks: TowerMasks | None) -> dict[str, Tensor]:
-    """Return the layers around neurons, without those that are off, the factors folded in.
+    """Return the tensors around neurons without those that are off, with the factors folded in.
 
-    Keys are those of open_clip's TimmModel. Gradients reach weights and masks; a block whose
-    neurons are all off has one with the factor 0.
+    Keys are those of open_clip's TimmModel. Gradients reach weights and masks; if all neurons of a
+    block are off, one remains, with the factor 0.
     """
     tensors: dict[str, Tensor] = {}
     if masks is None:

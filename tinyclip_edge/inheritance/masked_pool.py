@@ -1,6 +1,6 @@
-"""The attention pool of open_clip's image towers under masks on the channels that it reads.
+"""Run the attention pool of open_clip's image towers with masks on its input channels.
 
-Queries, keys and values are joined in one matrix where the tower is as wide as the embedding.
+Queries, keys and values share one matrix if the tower is as wide as the embedding.
 Shapes: B batch, L tokens, W channels of the tower, E of the embedding, Q queries.
 """
 
@@ -39,7 +39,7 @@ def run_pool(pool: Pool, normed: Tensor, take: Callable[[Tensor, int], Tensor]) 
 
 
 def with_pool_apart(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights in which an attention pool has queries, keys and values apart."""
+    """Return weights in which an attention pool's queries, keys and values are separate."""
     result = dict(state)
     joined = result.pop(JOINED_POOL, None)
     if joined is not None:
@@ -48,7 +48,7 @@ def with_pool_apart(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def with_pool_as(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights in which an attention pool has the form that is expected."""
+    """Return weights in which an attention pool has the expected form."""
     result = dict(state)
     if JOINED_POOL in expected and APART[0] in result:
         result[JOINED_POOL] = torch.cat([result.pop(key) for key in APART])

@@ -1,7 +1,7 @@
-"""ResNet with masks on the channels inside its blocks, and without those that are off.
+"""Run a ResNet with masks on the channels inside its blocks, or after these were pruned.
 
-A factor of 0 is a channel that is off behind its norm and activation. The running statistics of all
-channels are kept up to date while masks are sampled, so every channel is computed under masks.
+A factor of 0 switches a channel off after its norm and activation. Every channel is computed under
+masks, so that the running statistics of all channels stay up to date while masks are sampled.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ STAGES = ("layer1", "layer2", "layer3", "layer4")
 
 
 class EmptyBottleneck(nn.Module):
-    """A block whose inner channels are all off: its last norm of zeros, beside its shortcut."""
+    """A block whose inner channels are all off: its shortcut plus its last norm of zeros."""
 
     def __init__(self, block: ResNet) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class EmptyBottleneck(nn.Module):
         self.act3: nn.Module = block.act3
 
     def offset(self) -> Tensor:
-        """Return the norm of zeros by its running statistics, ``[1, C, 1, 1]``."""
+        """Return the last norm of zeros, by its running statistics, ``[1, C, 1, 1]``."""
         norm = self.bn3
         zeros = torch.zeros_like(norm.weight)[None, :, None, None]
         mean, variance = norm.running_mean, norm.running_var
@@ -55,7 +55,7 @@ def bottlenecks(visual: ResNet) -> Iterator[tuple[str, ResNet]]:
 
 
 def masked_bottlenecks(visual: ResNet, masks: TowerMasks | None) -> dict[str, Tensor]:
-    """Return the convolutions that read masked channels, the factors of these folded in.
+    """Return the weights of convolutions that read masked channels, with the factors folded in.
 
     Gradients reach weights and masks.
     """

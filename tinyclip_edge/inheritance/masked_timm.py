@@ -111,7 +111,7 @@ def run_tower(
 def run_trunk(
     tensors: Tensors, settings: TimmSettings, images: Tensor, stem: Stem | None = None
 ) -> Tensor:
-    """Return what timm's trunk returns for images ``[B, 3, H, W]``; keys without "trunk."."""
+    """Return the output of timm's trunk for images ``[B, 3, H, W]``; keys lack "trunk."."""
     if settings.patch is None:
         assert stem is not None
         x = stem(images)
@@ -194,7 +194,7 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, settings: TimmSettings) -> Tenso
 
 
 def _rotated(x: Tensor, settings: TimmSettings) -> Tensor:
-    """Rotate pairs of channels of ``[B, A, L, D]`` by the position; class tokens stay."""
+    """Rotate pairs of channels of ``[B, A, L, D]`` by position; class tokens are unchanged."""
     if settings.rotary is None:
         return x
     sine, cosine = settings.rotary.to(x.device).chunk(2, dim=-1)
@@ -226,7 +226,7 @@ def _pool(tensors: Tensors, settings: TimmSettings, x: Tensor) -> Tensor:
 
 
 def _scaled(block: Tensors, names: tuple[str, ...], residual: Tensor) -> Tensor:
-    """Apply the layer scale, of which a block has one name or none."""
+    """Apply a block's layer scale, under whichever of the names it has, if any."""
     for name in names:
         if name in block:
             return residual * block[name]

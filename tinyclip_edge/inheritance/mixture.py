@@ -1,13 +1,15 @@
-"""Importance on several calibrations as one, such as general pairs and pairs of a domain.
+"""Combine importance on several calibrations, such as general pairs and pairs of a domain.
 
-A score is the curvature of an affinity loss, and curvatures add up as losses do. So that of a unit
-on K calibrations is that of the sum of their losses, each divided by its own mean curvature along a
-dimension of the embedding, by which losses on different pictures and texts are compared:
+A score is the curvature of an affinity loss, and curvatures add up as losses do. A unit's score on
+K calibrations is therefore that of the weighted sum of their losses. To make losses on different
+pictures and texts comparable, each is divided by its mean curvature along a dimension of the
+embedding:
 
     S = w_1 S_1 / c_1 + ... + w_K S_K / c_K
 
-and likewise for the affinity KL by which layers are chosen. The idea of pruning by the importance
-for general knowledge and for a domain at once is D-Pruner's (Zhang et al. 2024, arXiv 2405.06275).
+The affinity KL by which layers are chosen is combined in the same way. The idea of pruning by the
+importance for general knowledge and for a domain at once is D-Pruner's (Zhang et al. 2024, arXiv
+2405.06275).
 """
 
 from __future__ import annotations
@@ -34,17 +36,18 @@ CHOSEN = frozenset(
 
 
 def mixture_factors(weights: Sequence[float], embeddings: Sequence[Tensor]) -> tuple[float, ...]:
-    """Return w_k / c_k of each calibration; 1 for a single one, whose scores stay as they are.
+    """Return w_k / c_k of each calibration; 1 for a single one, whose scores are unchanged.
 
     ``embeddings`` are the scores ``[D]`` of the embedding's dimensions. Raises InheritanceError
-    where they say nothing, as with equal texts.
+    if those of a calibration are all zero, as with equal texts.
     """
     if len(weights) == 1:
         return (1.0,)
     means = [float(scores.double().mean()) for scores in embeddings]
     if not all(mean > 0 for mean in means):
         raise InheritanceError(
-            "calibration pictures or texts are all alike, so that they give no importance"
+            "calibration pictures or texts are all alike, so importance cannot be measured; give "
+            "different ones"
         )
     return tuple(weight / mean for weight, mean in zip(weights, means, strict=True))
 
@@ -77,7 +80,7 @@ def _mixed(values: Sequence[Any], factors: Sequence[float]) -> Any:  # noqa: ANN
 
 
 def shared_units(one: InheritancePlan, other: InheritancePlan) -> dict[str, float]:
-    """Return by tower which share of the units of one plan is in the other, of equal layers too."""
+    """Return, by tower, the share of one plan's units that another plan of equal layers has."""
     shares = {}
     for tower in ("image", "text"):
         first, second = getattr(one, tower), getattr(other, tower)

@@ -62,7 +62,7 @@ VIT = TowerKind(
     required=("positional_embedding", "proj"),
     patch="conv1.weight",
 )
-# CoCa's, in which attention pools as many channels as the embedding has.
+# CoCa's image tower, whose attention pool outputs as many channels as the embedding has.
 POOLED_VIT = TowerKind(
     name="ViT with an attention pool",
     tower="image",
@@ -88,8 +88,8 @@ POOLED_VIT = TowerKind(
     required=VIT.required,
     patch=VIT.patch,
 )
-# Students inherit from it in a module of its own, as its widths double from stage to stage; the
-# table is that of masks, which are on the channels inside its blocks.
+# Students inherit from it in a module of its own, because its widths double from stage to stage;
+# this table serves masks, which are on the channels inside its blocks.
 RESNET = TowerKind(
     name="ResNet",
     tower="image",

@@ -154,7 +154,7 @@ def _plan_resnet(teacher: TowerShape, student: TowerShape, layers: LayerChoice) 
 
 
 def plan_staged(teacher: TowerShape, student: TowerShape, layers: LayerChoice) -> StagedPlan:
-    """Plan a FastViT image tower: the first units of every axis, and ``choose_layers`` a stage.
+    """Plan a FastViT image tower: the first units of every axis, ``choose_layers`` per stage.
 
     Raises InheritanceError when the student is larger in any dimension.
     """
@@ -202,21 +202,21 @@ def plan_staged(teacher: TowerShape, student: TowerShape, layers: LayerChoice) -
 
 
 def successors(channels: Indices, teacher: int, student: int, where: str) -> Indices:
-    """Return the channels after a convolution by groups, the first of those of each channel.
+    """Return the channels after a grouped convolution: the first successors of each channel.
 
-    Each channel before it has as many successors as ``teacher`` and ``student`` say. Raises
-    InheritanceError for a student with more.
+    ``teacher`` and ``student`` are the numbers of successors of each channel before it. Raises
+    InheritanceError if the student has more.
     """
     if student > teacher:
         raise InheritanceError(
-            f"{where}: {student} channels to each of the stage before in the student, {teacher} in "
-            "the teacher; a convolution by groups cannot be inherited wider"
+            f"{where}: {student} channels for each of the stage before in the student, {teacher} "
+            "in the teacher; a grouped convolution cannot be inherited wider"
         )
     return tuple(channel * teacher + i for channel in channels for i in range(student))
 
 
 def _positions(teacher: TowerShape, student: TowerShape) -> Indices:
-    """Return the first positions: texts that fit are read as before. A class token has its own."""
+    """Return the first positions, and that of a class token; texts that fit are read as before."""
     if teacher.class_last:
         return (*_front(student.positions - 1), teacher.positions - 1)
     return _front(student.positions)

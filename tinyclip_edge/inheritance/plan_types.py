@@ -94,6 +94,6 @@ class InheritancePlan:
     image: TowerPlan | ResNetPlan | StagedPlan | None
     text: TowerPlan | None
     embed: Indices
-    tokens: Indices  # none: the student's vocabulary is another one, its table stays fresh
+    tokens: Indices  # empty: the student has another vocabulary, and its table stays fresh
     method: str
     notes: tuple[str, ...] = ()  # about the choice

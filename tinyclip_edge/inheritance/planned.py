@@ -1,4 +1,4 @@
-"""A teacher's weights with the plan of what a student takes of them."""
+"""A teacher's weights, with the plan of what a student takes from them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tinyclip_edge.inheritance.uniform import inherit_uniform
 
 @dataclass(frozen=True, slots=True)
 class PlannedInheritance:
-    """What a student can inherit, selected by a plan or learnt from it."""
+    """The weights that a student can inherit: selected by a plan, or learnt starting from it."""
 
     teacher_state: Mapping[str, Tensor]  # with as many positions as the student has
     plan: InheritancePlan

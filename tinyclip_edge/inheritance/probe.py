@@ -76,11 +76,11 @@ class Probe(ABC):
 
     @abstractmethod
     def _inputs(self) -> list[Tensor]:
-        """Return the tensors of the last run by which the logits are differentiated."""
+        """Return the tensors of the last run with respect to which logits are differentiated."""
 
     @abstractmethod
     def _changes(self, gradients: tuple[Tensor, ...]) -> list[Tensor]:
-        """Return the change ``[N, ...]`` by the removal of each unit."""
+        """Return the change ``[N, ...]`` from the removal of each unit."""
 
     def _means(self) -> list[Tensor]:
         """Return the mean squares of all batches. Raises InheritanceError if not finite."""
@@ -102,7 +102,7 @@ class TowerProbe(Probe):
         points: ProbePoints,
         head_width: int,
         pool: PoolPoints | None = None,
-        pooled: nn.Module | None = None,  # a layer after pooling, whose outputs go with channels
+        pooled: nn.Module | None = None,  # a layer after pooling; its outputs count as channels
     ) -> None:
         super().__init__()
         self._blocks = [
@@ -147,7 +147,7 @@ class TowerProbe(Probe):
 
     @torch.no_grad()
     def _changes(self, gradients: tuple[Tensor, ...]) -> list[Tensor]:
-        """Return the change by each removal: ``[N, layers, A]``, ``[N, layers, I]``, ``[N, H]``."""
+        """Return the change per removal: ``[N, layers, A]``, ``[N, layers, I]``, ``[N, H]``."""
         channel_changes = (self._stream * gradients[0]).sum(dim=1)
         if self._outputs:
             gradient = gradients[-len(self._pooled) - 1]
@@ -174,7 +174,7 @@ class TowerProbe(Probe):
         ]
 
     def _pool_changes(self, gradients: tuple[Tensor, ...]) -> list[Tensor]:
-        """Return the change by each removal in the pool, ``[N, A]`` and ``[N, I]``; or none."""
+        """Return the change per removal in the pool, ``[N, A]`` and ``[N, I]``; [] without one."""
         if self._pool is None:
             return []
         last = gradients[-len(self._pooled) :]
@@ -213,7 +213,7 @@ class BlockProbe:
         return self._captured["attention"]
 
     def head_gradient(self, gradient: Tensor) -> Tensor:
-        """Return the gradient by the heads' outputs, of that by the first of ``outputs``."""
+        """Return the gradient at the heads' outputs, given that at the first of ``outputs``."""
         return gradient
 
     def attach(self) -> list[Any]:
@@ -251,7 +251,7 @@ class BlockProbe:
 
 
 class MultiheadProbe(BlockProbe):
-    """Probe of a block with torch's MultiheadAttention, which applies out_proj by itself."""
+    """Probe of a block with torch's MultiheadAttention, which applies out_proj itself."""
 
     def head_outputs(self) -> Tensor:
         """Recompute the heads' outputs of the last run, ``[N, T, A * head width]``."""
@@ -260,7 +260,7 @@ class MultiheadProbe(BlockProbe):
         return attend(self._normed, weight, bias, self._head_width, self._mask)
 
     def head_gradient(self, gradient: Tensor) -> Tensor:
-        """Return the gradient by the heads' outputs, of that by the output of out_proj."""
+        """Return the gradient at the heads' outputs, given that at the output of out_proj."""
         result: Tensor = gradient @ self.block.attn.out_proj.weight
         return result
 

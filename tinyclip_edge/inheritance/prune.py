@@ -15,9 +15,9 @@ from tinyclip_edge.inheritance.tower_kind import SHARED, STACKED, Place, TowerKi
 from tinyclip_edge.inheritance.tower_kinds import locate
 from tinyclip_edge.inheritance.units import ClipUnits, TowerUnits, inner_axes
 
-# The axis without which a part of a layer goes.
+# The axis of each part of a layer; a part without units on it is removed.
 LOST_WITH = {"attention": "attended", "feed_forward": "neurons", "bottleneck": "convolved"}
-# A norm follows its weights: the factor of an output is folded into the weights that read it.
+# The part with norms after its weights: an output's factor is folded into the weights that read it.
 NORMED = "bottleneck"
 Moments: TypeAlias = "dict[str, dict[str, Tensor]]"  # by parameter name, as AdamW names them
 
@@ -70,9 +70,9 @@ class PrunePlan:
 def cut(
     place: Place, tensor: Tensor, factors: Mapping[str | None, Tensor], *, fold: bool
 ) -> Tensor | None:
-    """Return a tensor without the units whose factor is 0, None where nothing is left of it.
+    """Return a tensor without the units whose factor is 0, None if nothing is left of it.
 
-    ``fold`` multiplies what produces a unit's output by its factor, with gradients.
+    ``fold`` multiplies the weights that produce a unit's output by its factor, with gradients.
     """
     lost = LOST_WITH.get(place.part)
     if lost is not None and not factors[lost].any():
@@ -91,7 +91,7 @@ def cut(
 
 
 def unshared(state: Mapping[str, Tensor], kind: TowerKind, layers: int) -> dict[str, Tensor]:
-    """Return a state in which each layer has its own copy of what layer 0 has for all."""
+    """Return a state in which each layer has its own copy of the tensor that layer 0 shares."""
     result = dict(state)
     first = f"{kind.blocks}0.{kind.shared}"
     key = next((k for k in state if k.endswith(first)), None) if kind.shared else None
@@ -123,7 +123,7 @@ def pruned_shape(place: Place, shape: Sequence[int], units: TowerUnits) -> tuple
 
 
 def open_units(factors: Tensor) -> Tensor:
-    """Return the indices ``[N]`` of units that are on; of none, the first, whose factor is 0."""
+    """Return the indices ``[N]`` of units that are on; if none is, the first, with factor 0."""
     on = factors.detach().nonzero().flatten()
     return on if len(on) else on.new_zeros(1)
 

@@ -1,8 +1,8 @@
 """Score the units of a ResNet, as inheritance.probe scores those of a transformer.
 
-An outer channel of a stage is removed from all that adds to it: the shortcut of the first block and
-the last norm of each block. Shapes: N pictures, C channels, A heads of the attention pool, D of the
-embedding.
+An outer channel of a stage is removed from everything that adds to it: the shortcut of the first
+block and the last norm of each block. Shapes: N pictures, C channels, A heads of the attention
+pool, D of the embedding.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class ResNetScores(NamedTuple):
     """Importance of a ResNet's units; higher is more important."""
 
     stem: tuple[Tensor, ...]  # [C] of each of its convolutions
-    reduced: tuple[Tensor, ...]  # [blocks, C] a stage: outputs of the blocks' first convolutions
+    reduced: tuple[Tensor, ...]  # [blocks, C] per stage: outputs of the first convolutions
     convolved: tuple[Tensor, ...]  # of the second
-    outer: tuple[Tensor, ...]  # [C] a stage
+    outer: tuple[Tensor, ...]  # [C] per stage
     pool_heads: Tensor  # [A]
 
 
@@ -37,7 +37,7 @@ class ResNetProbe(Probe):
         super().__init__()
         self._visual, self._head_width = visual, head_width
         self._captured: dict[str, Tensor] = {}
-        self._pooled: dict[str, Tensor] = {}  # what the attention pool reads
+        self._pooled: dict[str, Tensor] = {}  # input of the attention pool
 
     def __enter__(self) -> ResNetProbe:
         visual = self._visual
@@ -81,9 +81,9 @@ class ResNetProbe(Probe):
 
     @torch.no_grad()
     def _changes(self, gradients: tuple[Tensor, ...]) -> list[Tensor]:
-        """Return the change by each removal: of the stem, of each stage, of the pool's heads.
+        """Return the change per removal: in the stem, in each stage, and of the pool's heads.
 
-        Those of the stem are ``[N, C]``; of a stage twice ``[N, blocks, C]``, then ``[N, C]``.
+        Those of the stem are ``[N, C]``; each stage has two ``[N, blocks, C]``, then ``[N, C]``.
         """
         by_name = dict(zip(self._captured, gradients, strict=True))
         changes = {
@@ -102,7 +102,7 @@ class ResNetProbe(Probe):
         return [*result, heads.view(len(heads), -1, self._head_width).sum(dim=2)]
 
     def _head_outputs(self) -> Tensor:
-        """Compute the heads' outputs of the last run again, ``[N, A * head width]``."""
+        """Recompute the heads' outputs of the last run, ``[N, A * head width]``."""
         pool, x = self._visual.attnpool, self._pooled["input"].flatten(2).transpose(1, 2)
         x = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1) + pool.positional_embedding
         q, k, v = (

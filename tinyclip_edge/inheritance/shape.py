@@ -60,7 +60,7 @@ class TowerShape:
     projects: bool = True  # False: the embedding is the tower's channels
     parts: tuple[StageShape, ...] = ()  # stages of a FastViT
     final: int = 0  # channels of a FastViT's last convolution
-    final_squeezed: int = 0  # inside the squeeze-and-excite of that
+    final_squeezed: int = 0  # inside that convolution's squeeze-and-excite
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class ClipShape:
     ) -> ClipShape:
         """Read the sizes from an open_clip state dict in any order of keys.
 
-        A tower that is not one of ``towers`` is not looked at. Raises InheritanceError for towers
+        Only ``towers`` are read. Raises InheritanceError for towers
         whose kind is unknown.
         """
         heads = heads or HeadWidths()
@@ -117,7 +117,7 @@ def _tower(
     for axis in ("attended", "neurons"):
         if axis not in sizes:
             raise InheritanceError(
-                f"layer 0 of the {tower} tower has no {axis} units: it was pruned, {CURE}"
+                f"layer 0 of the {tower} tower has no {axis} units: it was pruned; {CURE}"
             )
     attended, pooled = sizes["attended"], sizes.get("pool_attended", 0)
     shape = TowerShape(
@@ -148,7 +148,7 @@ def _staged(
         where = f"stage {stage + 1} of the image tower"
         of_stage = kind.stage_sizes(state, prefix, stage)
         if "neurons" not in of_stage:
-            raise InheritanceError(f"{where} has no neurons units: it was pruned, {CURE}")
+            raise InheritanceError(f"{where} has no neurons units: it was pruned; {CURE}")
         parts.append(
             StageShape(
                 blocks=count_blocks(state, f"{prefix}{kind.stages}{stage}.{kind.blocks}", where),
@@ -226,4 +226,4 @@ def _resnet(state: Mapping[str, Tensor], head_width: int) -> TowerShape:
 def _require(state: Mapping[str, Tensor], keys: Iterable[str]) -> None:
     for key in keys:
         if key not in state:
-            raise InheritanceError(f"the image tower has no '{key}', {CURE}")
+            raise InheritanceError(f"the image tower has no '{key}'; {CURE}")

@@ -78,7 +78,7 @@ def check_reachable(
     for tower_units in (units.image, units.text):
         if not tower_units.of_open_clip:
             raise InheritanceError(
-                "uniform_shapes goes with open_clip's own transformers, not with a "
+                "uniform_shapes works only with open_clip's own transformers, not with a "
                 f"{tower_units.kind}; set uniform_shapes: false"
             )
     smallest_share = (_smallest(units.image) + _smallest(units.text)) / units.prunable
@@ -91,6 +91,6 @@ def check_reachable(
 
 
 def _smallest(units: TowerUnits) -> int:
-    """Prunable parameters of the smallest ordinary tower of as many layers."""
+    """Prunable parameters of the smallest ordinary tower with as many layers."""
     layers, width = len(units.heads), units.head_width
     return TowerUnits(width, width, (1,) * layers, (1,) * layers, units.positions).prunable

@@ -1,6 +1,6 @@
 """Score the units of a FastViT, as inheritance.probe scores those of a transformer.
 
-A channel falls with its successors in the stages after it, so its score is that of removing them
+Removing a channel removes its successors in later stages too, so its score is that of removing them
 all. Shapes: N pictures, C channels of a stage, A heads, I neurons.
 """
 
@@ -19,9 +19,9 @@ FastViT: TypeAlias = Any  # timm's FastVit or a part of it, read by attributes
 class StagedScores(NamedTuple):
     """Importance of a FastViT's units; higher is more important."""
 
-    heads: tuple[Tensor, ...]  # [blocks, A] a stage, [blocks, 0] without attention
-    neurons: tuple[Tensor, ...]  # [blocks, I] a stage
-    channels: tuple[Tensor, ...]  # [C] a stage
+    heads: tuple[Tensor, ...]  # [blocks, A] per stage, [blocks, 0] without attention
+    neurons: tuple[Tensor, ...]  # [blocks, I] per stage
+    channels: tuple[Tensor, ...]  # [C] per stage
     final: Tensor  # of the last convolution's channels
 
 
@@ -77,9 +77,9 @@ class StagedProbe(Probe):
 
     @torch.no_grad()
     def _changes(self, gradients: tuple[Tensor, ...]) -> list[Tensor]:
-        """Return the change by each removal: heads and neurons ``[N, blocks, ...]`` and channels.
+        """Return the change per removal of heads and neurons ``[N, blocks, ...]`` and of channels.
 
-        One after the other for each stage, then the last convolution's channels ``[N, C]``.
+        The three of each stage come first, then the last convolution's channels ``[N, C]``.
         """
         changes: dict[str, Tensor] = {}
         for (name, value), gradient in zip(self._captured.items(), gradients, strict=True):
@@ -93,7 +93,7 @@ class StagedProbe(Probe):
             channels = changes[f"{stage} start"].clone()
             for name in blocks:
                 channels += changes[f"{name} first"] + changes[f"{name} second"]
-            # Those of one channel stand side by side.
+            # The successors of one channel are adjacent.
             channels += successors.view(*channels.shape, -1).sum(dim=2)
             neurons = torch.stack([changes[f"{name} mlp"] for name in blocks], dim=1)
             heads = [

@@ -1,7 +1,7 @@
-"""Towers as tables of tensors, which run with masks on their units or after a prune.
+"""Towers as tables of tensors, which can be run masked or pruned.
 
-The modules of timm and transformers take all layers to be of equal sizes. Here a tower is a table
-of tensors, keyed as in its library, and settings that tensors do not show.
+The modules of timm and transformers assume that all layers have equal sizes. Here a tower is a
+table of tensors, keyed as in its library, plus settings that tensors do not show.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def linear(tensors: Tensors, name: str, x: Tensor) -> Tensor:
 
 
 def norm(tensors: Tensors, name: str, x: Tensor, eps: float) -> Tensor:
-    """Apply a LayerNorm over the last axis where the tower has one of this name."""
+    """Apply a LayerNorm over the last axis, if the tower has one of this name."""
     weight = tensors.get(f"{name}.weight")
     if weight is None:
         return x

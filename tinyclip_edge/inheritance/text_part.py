@@ -1,4 +1,4 @@
-"""Find the text transformer in the two forms that open_clip's models have."""
+"""Find the text transformer in both forms of open_clip's models."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ OpenClip: TypeAlias = Any  # a module of open_clip, read by its attribute names
 
 
 def text_part(model: OpenClip) -> OpenClip:
-    """Return the module with the text transformer: open_clip.CustomTextCLIP has it apart."""
+    """Return the module with the text transformer: a separate one in open_clip.CustomTextCLIP."""
     return getattr(model, "text", model)
 
 

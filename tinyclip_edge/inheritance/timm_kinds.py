@@ -25,7 +25,7 @@ TIMM_VIT = TowerKind(
         "trunk.patch_embed.proj.bias": VECTOR,
         **norm_axes("trunk.norm_pre", "trunk.norm"),
         **norm_axes("trunk.fc_norm", axis="pooled"),
-        # The pool has a residual stream of its own, as wide as the tower's unless masks cut that.
+        # The pool has its own residual stream, as wide as the tower's unless masks shrink that.
         "trunk.attn_pool.latent": (None, None, "pooled"),
         **linear_axes("trunk.attn_pool.q", "pool_attended", "pooled"),
         **linear_axes("trunk.attn_pool.kv", "pool_kv", "channels"),
@@ -94,12 +94,12 @@ def _outer_with(patches: dict[str, Axes]) -> dict[str, Axes]:
 
 
 def _writes_with(stem: str) -> frozenset[str]:
-    """Return what writes to a ViT's residual stream, with a convolution as patch embedding."""
+    """Return the tensors that write to a ViT's residual stream, with a convolutional stem."""
     usual = {name for name in TIMM_VIT.writes if "patch_embed" not in name}
     return frozenset({*usual, f"{stem}weight", f"{stem}bias"})
 
 
-# MobileCLIP-B: its stem of convolutions is inherited whole but for the channels that it gives.
+# MobileCLIP-B: its stem of convolutions is inherited whole, except for its output channels.
 _STEM = "trunk.patch_embed.backbone."
 TIMM_STEM_VIT = replace(
     TIMM_VIT,
@@ -111,7 +111,7 @@ TIMM_STEM_VIT = replace(
     marks=(f"{_STEM}2.conv.weight", "trunk.blocks.0.mlp.fc2.weight", "trunk.pos_embed"),
     patch="",
 )
-# Its two stages of convolutions are inherited whole, the transformer after them in parts.
+# Its two stages of convolutions are inherited whole; the transformer after them is sliced.
 VITAMIN = replace(
     TIMM_STEM_VIT,
     name="timm ViTamin",

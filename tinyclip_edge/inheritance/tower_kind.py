@@ -42,9 +42,9 @@ class Place(NamedTuple):
     name: str
     axes: Axes
     writes: bool  # to the residual stream, so that a mask of channels is folded into it
-    part: str  # of a layer, one that is lost with all of certain units: see prune.LOST_WITH
+    part: str  # part of a layer that is lost with all of certain units: see prune.LOST_WITH
     stage: int | None = None  # of a tower in stages, which number their layers from 0
-    gain: bool = False  # of a norm or a layer scale: one factor or offset a unit, no direction
+    gain: bool = False  # of a norm or a layer scale: one factor or offset per unit
 
 
 class ProbePoints(NamedTuple):
@@ -53,7 +53,7 @@ class ProbePoints(NamedTuple):
     attended: str  # its input is the heads' outputs
     neurons: str  # its input is the neurons after the activation
     residuals: tuple[str, ...]  # their outputs are added to the residual stream, or are it
-    pooled: str = ""  # of the tower: a layer after pooling, whose outputs go with its channels
+    pooled: str = ""  # of the tower: a layer after pooling; its outputs count as channels
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +70,17 @@ class TowerKind:
     patch: str = ""  # key of the patch embedding
     # Names of tensors that write to the residual stream.
     writes: frozenset[str] = frozenset()
-    # Starts of the names of what a layer loses with its heads, its neurons, or what it convolves.
+    # Name prefixes of tensors that a layer loses with its heads, neurons or convolved channels.
     parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     probe: ProbePoints | None = None  # None: importance cannot be measured
-    # Starts of the names of norms and layer scales; none: weights cannot be mapped.
+    # Name prefixes of norms and layer scales; if empty, weights cannot be mapped.
     gains: tuple[str, ...] = ()
-    shared: str = ""  # name of a tensor that layer 0 of an unpruned tower has for all layers
-    whole: tuple[str, ...] = ()  # starts of names of tensors that are never sliced
+    shared: str = ""  # name of a tensor that layer 0 of an unpruned tower shares with all layers
+    whole: tuple[str, ...] = ()  # name prefixes of tensors that are never sliced
     stages: str = ""  # prefix of the stages of a tower that has them; ``blocks`` is within one
     first_stage: int = 0  # number of the first one
     stage: Mapping[str, Axes] = field(default_factory=dict)  # of a stage, outside its layers
-    fused: str = ""  # key of its form for inference, which has no weights to inherit
+    fused: str = ""  # key that marks its form for inference, which cannot be inherited
 
     @property
     def biased(self) -> bool:
@@ -153,7 +153,7 @@ class TowerKind:
 def _axes(
     state: Mapping[str, Tensor], tables: Iterable[tuple[str, Mapping[str, Axes]]]
 ) -> Iterator[tuple[str, str, int]]:
-    """Yield key, axis and size of each axis of the tensors under a start of their keys."""
+    """Yield key, axis and size of each axis of the tensors under each prefix of keys."""
     for start, table in tables:
         for name, axes in table.items():
             tensor = state.get(start + name)

@@ -1,7 +1,7 @@
 """The tower kinds from which weights are inherited: what each axis of each tensor counts.
 
-One ``TowerKind`` a kind of tower; slicing, shapes and pruning read towers through it alone. A
-kind that is missing here can still be exported and imitated, its weights cannot be inherited.
+There is one ``TowerKind`` per kind of tower; slicing, shapes and pruning read towers only through
+it. A kind that is missing here can still be exported and imitated, but not inherited from.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tinyclip_edge.inheritance.tower_kind import (
     split_key,
 )
 
-CURE = "and with inherit.method=none a student starts without its weights"
+CURE = "set inherit.method=none for a student that starts without its weights"
 TOWER_KINDS: dict[str, TowerKind] = {
     kind.name: kind
     for kind in (
@@ -44,7 +44,7 @@ def locate(key: str, kinds: Mapping[TowerName, TowerKind] | None = None) -> Plac
 def recognise(state: Mapping[str, Tensor], tower: TowerName) -> tuple[TowerKind, str]:
     """Return the kind of a tower and the prefix of its keys.
 
-    Raises InheritanceError that names the kinds, or what a tower lacks.
+    Raises InheritanceError, which names the kinds, or what a tower lacks.
     """
     prefixes = (IMAGE_PREFIX,) if tower == "image" else TEXT_PREFIXES
     kinds = [kind for kind in TOWER_KINDS.values() if kind.tower == tower]
@@ -53,16 +53,15 @@ def recognise(state: Mapping[str, Tensor], tower: TowerName) -> tuple[TowerKind,
             if all(prefix + mark in state for mark in kind.marks):
                 for key in kind.required:
                     if prefix + key not in state:
-                        raise InheritanceError(f"the {tower} tower has no '{prefix + key}', {CURE}")
+                        raise InheritanceError(f"the {tower} tower has no '{prefix + key}'; {CURE}")
                 if kind.fused and prefix + kind.fused in state:
                     raise InheritanceError(
-                        f"the {tower} tower is fused for inference ('{prefix + kind.fused}'), and "
-                        f"only the branches that train are inherited: give its weights before, "
-                        f"{CURE}"
+                        f"the {tower} tower is fused for inference ('{prefix + kind.fused}'), but "
+                        f"only training branches are inherited; give its unfused weights, or {CURE}"
                     )
                 return kind, prefix
     names = ", ".join(kind.name for kind in kinds)
     raise InheritanceError(
         f"the weights of this kind of {tower} tower cannot be inherited, only those of: {names}; "
-        f"it can be exported, imitated, and taken whole with inherit.{tower}=frozen, {CURE}"
+        f"it can be exported, imitated, or taken whole with inherit.{tower}=frozen; {CURE}"
     )

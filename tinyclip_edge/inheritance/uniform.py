@@ -180,7 +180,7 @@ def _copies(indices: Indices, length: int, axis: str) -> Indices:
 
 
 def take_units(tensor: Tensor, axes: list[Indices | None]) -> Tensor:
-    """Return a copy with the units ``axes`` names of each axis, in that order; None: all."""
+    """Return a copy with the units that ``axes`` lists for each axis, in that order; None: all."""
     result = tensor.detach()
     for axis, indices in enumerate(axes):
         if indices is None:

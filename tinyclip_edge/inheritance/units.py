@@ -1,6 +1,6 @@
 """Count the units that masks can remove: hidden channels, heads and neurons, layer by layer.
 
-The channels inside a ResNet's blocks count as neurons, of two layers a block.
+The channels inside a ResNet's blocks count as neurons, in two layers per block.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ OPEN_CLIP = ("", VIT.name, POOLED_VIT.name, TEXT.name)  # kinds of open_clip's o
 PRUNED = frozenset(("channels", "pooled", "heads", "attended", "qkv", "neurons"))  # axes
 KERNEL = 9  # weights of a ResNet's 3x3 convolution for a pair of channels
 SCALES = 2  # weight and bias of a norm for a channel
-# Of a tower in stages: what has a block's neurons as outputs, and a tensor of its channels.
+# For towers in stages: tensors whose outputs are a block's neurons, and one of its channels.
 _STAGED = {
     FASTVIT.name: (("mlp.fc1.weight",), "mlp.fc2.bias"),
     RESNET.name: (("conv1.weight", "conv2.weight"), "bn3.weight"),
@@ -46,21 +46,21 @@ class TowerUnits:
     width: int  # hidden channels, shared by all layers
     head_width: int
     heads: tuple[int, ...]  # per layer; 0 where only the bias of out_proj is left
-    neurons: tuple[int, ...]  # per layer; of a ResNet two a block, outputs of two convolutions
+    neurons: tuple[int, ...]  # per layer; in a ResNet two per block, outputs of two convolutions
     positions: int  # image: patches + 1; text: context length, 0 without a table of them
     kind: str = ""  # a key of TOWER_KINDS; empty: open_clip's own transformer
     matrices: int = 2  # of a feed-forward block: 3 with a gate
-    pooled: int = 0  # channels after an attention pool, which masks leave; 0 without one
+    pooled: int = 0  # channels after an attention pool, which have no masks; 0 without one
     stages: tuple[
         int, ...
-    ] = ()  # blocks of each stage, of a tower in which only neurons have masks
+    ] = ()  # blocks of each stage, in a tower in which only neurons have masks
     widths: tuple[int, ...] = ()  # channels of each of these stages
-    # Parameters that masks leave: of a tower in stages all beside its neurons; of one that begins
-    # with convolutions, or ends with an attention pool of open_clip, those of these.
+    # Parameters without masks: in a tower in stages, all but its neurons'; in one that begins with
+    # convolutions or ends with open_clip's attention pool, those of that part.
     unmasked: int = 0
 
     def table(self) -> dict[str, Any]:
-        """Return the units as plain data; what an open_clip tower has no need of is left out."""
+        """Return the units as plain data, without the values that are usual for open_clip."""
         usual = {"kind": "", "matrices": 2, "pooled": 0, "stages": (), "widths": (), "unmasked": 0}
         return {k: v for k, v in asdict(self).items() if usual.get(k) != v}
 
@@ -68,7 +68,7 @@ class TowerUnits:
     def prunable(self) -> int:
         """Parameters of attention and feed-forward blocks, which the sparsity counts.
 
-        Of a tower in stages: of its neurons.
+        In a tower in stages, only those of its neurons.
         """
         if self.stages:
             return self.staged_parameters(self.neurons)
@@ -83,7 +83,7 @@ class TowerUnits:
         return not self.kind or TOWER_KINDS[self.kind].biased
 
     def staged_parameters(self, counts: Sequence[Count]) -> Count:
-        """Return the parameters of numbers of neurons, one a layer, of a tower in stages."""
+        """Return the parameters that these neurons, one count per layer, have in a staged tower."""
         if self.kind != RESNET.name:
             widths = (width for _, width in self._block_widths())
             parts = [count * (2 * width + 1) for count, width in zip(counts, widths, strict=True)]
@@ -108,10 +108,10 @@ class TowerUnits:
                 before = width
 
     def remaining(self, counts: Sequence[int]) -> tuple[int, ...]:
-        """Return the neurons of a pruned tower of which masks leave ``counts``.
+        """Return the neurons of a pruned tower, of which masks leave ``counts`` on.
 
-        A block of a ResNet of which only the second convolution remains has one channel before it,
-        whose factor is 0: its norm has biases.
+        If only the second convolution of a ResNet's block is left, one channel with factor 0
+        remains before it: the biases of its norm still count.
         """
         if self.kind != RESNET.name:
             return tuple(counts)
@@ -202,14 +202,14 @@ class ClipUnits:
 
 
 def inner_axes(kind: str) -> tuple[str, ...]:
-    """Return the axes that are the neurons of a block of a tower in stages."""
+    """Return the axes that count as a block's neurons in a tower in stages."""
     return ("reduced", "convolved") if kind == RESNET.name else ("neurons",)
 
 
 def _tower(
     state: Mapping[str, Tensor], tower: TowerName, head_width: int
 ) -> tuple[TowerUnits, int]:
-    """Return the units of a tower and the width of its embedding, 0 where it does not project."""
+    """Return the units of a tower and the width of its embedding, 0 without a projection."""
     kind, prefix = recognise(state, tower)
     if not kind.writes:
         raise InheritanceError(f"a {kind.name} cannot be masked; {UNMASKED}")
@@ -251,7 +251,7 @@ def _matrices(state: Mapping[str, Tensor], block: str, kind: TowerKind) -> int:
 
 
 def _unmasked(state: Mapping[str, Tensor], kind: TowerKind, prefix: str) -> int:
-    """Return the parameters outside the layers of which a prune cuts no axis."""
+    """Return the parameters of tensors outside the layers that pruning does not cut."""
     total = 0
     for key, tensor in state.items():
         place = kind.locate(key, prefix) if key.startswith(prefix) else None
@@ -263,7 +263,7 @@ def _unmasked(state: Mapping[str, Tensor], kind: TowerKind, prefix: str) -> int:
 def _staged(
     state: Mapping[str, Tensor], kind: TowerKind, prefix: str, head_width: int
 ) -> tuple[TowerUnits, int]:
-    """Return the units of a tower in stages, whose neurons alone have masks."""
+    """Return the units of a tower in stages, in which only neurons have masks."""
     neurons, stages, widths = [], [], []
     inner, outer = _STAGED[kind.name]
     first = kind.first_stage

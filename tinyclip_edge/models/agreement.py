@@ -1,4 +1,4 @@
-"""What teacher and student must agree in for a copied weight to have the same effect."""
+"""Settings that teacher and student must share for a copied weight to have the same effect."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tinyclip_edge.models.library import open_clip
 from tinyclip_edge.models.sized_text import HF_CONFIG, fixed_settings, is_hf_text
 
 _VISION_KEYS = (
-    "patch_size",  # only of a ResNet, which has none; patches of a ViT are resized
+    "patch_size",  # compared only between ResNets, which have none; a ViT's are resized
     "act_kwargs",
     "norm_kwargs",
     "pool_type",
@@ -38,7 +38,7 @@ _TEXT_KEYS = (
 def check_agreement(
     teacher: dict[str, Any], student: dict[str, Any], towers: Sequence[TowerName]
 ) -> None:
-    """Refuse settings that differ, of inherited towers; the activation is that of both."""
+    """Refuse inherited towers whose settings differ; both towers share one activation."""
     pairs = [
         (
             "activation",
@@ -53,7 +53,7 @@ def check_agreement(
         default = kind()
         in_one_stage = {isinstance(c[tower].get("layers", 12), int) for c in (teacher, student)}
         if len(in_one_stage) > 1:
-            continue  # a ResNet and a ViT: the plan refuses them by that name
+            continue  # a ResNet and a ViT: the plan refuses them as such
         for key in keys:
             if key == "patch_size" and in_one_stage == {True}:
                 continue
@@ -69,7 +69,7 @@ def check_agreement(
 
 
 def check_trunks(teacher: LoadedClip, student: LoadedClip) -> None:
-    """Refuse blocks of timm in which a copied weight would have another effect."""
+    """Refuse timm blocks in which a copied weight would have a different effect."""
     layers = [_layers_of_trunk(clip) for clip in (teacher, student)]
     for (name, before), (_, after) in zip(*layers, strict=False):
         if before != after:
@@ -80,7 +80,7 @@ def check_trunks(teacher: LoadedClip, student: LoadedClip) -> None:
 
 
 def check_pools(teacher: LoadedClip, student: LoadedClip) -> None:
-    """Refuse an attention pool whose weights are in one matrix beside one where they are apart."""
+    """Refuse two attention pools if only one of them stores its weights in a single matrix."""
     joined = [JOINED_POOL in clip.model.state_dict() for clip in (teacher, student)]
     if joined[0] != joined[1]:
         owner = teacher if joined[0] else student
@@ -91,7 +91,7 @@ def check_pools(teacher: LoadedClip, student: LoadedClip) -> None:
 
 
 def check_text_encoders(teacher: LoadedClip, student: LoadedClip) -> None:
-    """Refuse encoders of transformers in which a copied weight would have another effect."""
+    """Refuse transformers encoders in which a copied weight would have a different effect."""
     texts = [getattr(clip.model, "text", None) for clip in (teacher, student)]
     if not all(is_hf_text(text) for text in texts):
         return
@@ -105,9 +105,9 @@ def check_text_encoders(teacher: LoadedClip, student: LoadedClip) -> None:
 
 
 def _layers_of_trunk(clip: LoadedClip) -> list[tuple[str, str]]:
-    """Return name, type and settings of each layer of timm's first blocks; none without one.
+    """Return name, type and settings of each layer of a timm trunk's first block; [] without one.
 
-    Of a FastViT: of the first block of each stage, and of what lies between the stages.
+    For a FastViT: of the first block of each stage, and of the layers between the stages.
     """
     trunk: Any = getattr(clip.model.visual, "trunk", None)
     parts: dict[str, torch.nn.Module] = {}

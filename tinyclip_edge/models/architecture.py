@@ -45,7 +45,7 @@ class Architecture:
 
     @property
     def units(self) -> ClipUnits:
-        """Layer by layer sizes of both towers; only of a ViT."""
+        """Layer-by-layer sizes of both towers; only for a ViT."""
         assert self.image is not None
         patch = self.model_cfg["vision_cfg"]["patch_size"]
         return ClipUnits(self.image, self.text, self.model_cfg["embed_dim"], patch)
@@ -60,8 +60,8 @@ def infer(
 ) -> Architecture:
     """Return the architecture of a state dict with open_clip's names. Raises ModelError.
 
-    A block without attention counts as one that lost its heads if ``pruned``, or if other blocks
-    are of unequal size; else its tensors are missing, and loading will say so.
+    A block without attention counts as pruned of all its heads if ``pruned``, or if other blocks
+    differ in size; otherwise its tensors count as missing, which loading reports.
     """
     _require(state, "text", source)
     text = _layers(state, TEXT_BLOCKS, "text", source, head_widths[1])
@@ -177,7 +177,7 @@ def _is_uniform(sizes: TowerUnits) -> bool:
 
 
 def _restored(sizes: TowerUnits) -> TowerUnits:
-    """Return the sizes with missing attention and feed-forward blocks at the tower's size."""
+    """Return the sizes with attention and feed-forward parts at full size in every layer."""
     layers = len(sizes.heads)
     heads, neurons = sizes.width // sizes.head_width, max(sizes.neurons) or 4 * sizes.width
     return replace(sizes, heads=(heads,) * layers, neurons=(neurons,) * layers)
@@ -201,7 +201,7 @@ def _side(positions: int, key: str, source: str) -> int:
     side = math.isqrt(positions - 1) if positions > 1 else 0
     if side < 1 or side * side + 1 != positions:
         raise ModelError(
-            f"{source}: {key} has {positions} rows, which are not a square grid and a class "
+            f"{source}: {key} has {positions} rows, which are not a square grid plus a class "
             "token; name the architecture with --config"
         )
     return side

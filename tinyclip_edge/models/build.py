@@ -20,7 +20,7 @@ from tinyclip_edge.models.sizes import check_sizes
 
 PreprocessCfg = open_clip.transform.PreprocessCfg
 
-# Built in the place of towers that open_clip's configuration cannot describe.
+# Built in place of towers that open_clip's configuration cannot describe.
 _IMAGE_PLACEHOLDER = {"image_size": 1, "patch_size": 1, "width": 64, "layers": 1}
 _TEXT_PLACEHOLDER = {"context_length": 1, "vocab_size": 1, "width": 1, "heads": 1, "layers": 1}
 _BUILD_ERRORS = (
@@ -129,7 +129,7 @@ def complete_preprocess_cfg(
 ) -> dict[str, Any]:
     """Return the preprocessing table, missing keys filled with open_clip's defaults (OpenAI's).
 
-    Raises ModelError for another type or an unknown key.
+    Raises ModelError if it is not a table or has an unknown key.
     """
     settings = {} if preprocess_cfg is None else preprocess_cfg
     if not isinstance(settings, dict):

@@ -16,7 +16,7 @@ Calibration: TypeAlias = "tuple[Tensor, Tensor]"  # float32 [N, 3, H, W] and int
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WeightedCalibration:
-    """A calibration among others; pictures and texts need not belong together."""
+    """One of several calibrations; its pictures and texts need not match."""
 
     name: str
     weight: float
@@ -30,7 +30,7 @@ Calibrations: TypeAlias = "Calibration | Sequence[WeightedCalibration]"
 
 
 def weighted(calibration: Calibrations) -> tuple[WeightedCalibration, ...]:
-    """Return calibrations with their weights; a single pair of tensors is all there is."""
+    """Return the calibrations with a weight above 0; a bare pair of tensors is the only one."""
     if isinstance(calibration, tuple) and isinstance(calibration[0], Tensor):
         pixels, ids = calibration
         assert isinstance(ids, Tensor)

@@ -20,12 +20,12 @@ from tinyclip_edge.models.pickle_growth import refuse_swelling
 from tinyclip_edge.models.quiet import quiet
 from tinyclip_edge.paths import refuse_pointer
 
-# Training scripts keep their arguments and numpy's numbers in the file: tables and values, no code.
+# Training scripts also store their arguments and numpy scalars in the file: data, not code.
 _SCALAR = np.float64(0).__reduce__()[0]
 
 
 def _number(dtype: np.dtype[Any], value: bytes) -> Any:  # noqa: ANN401
-    """Return numpy's scalar; of other dtypes one may have any size without a value."""
+    """Return a numpy scalar; other dtypes could claim any size without storing a value."""
     if dtype.kind not in "biufc":
         raise pickle.UnpicklingError(f"a scalar of {dtype.kind}")
     return _SCALAR(dtype, value)
@@ -34,19 +34,19 @@ def _number(dtype: np.dtype[Any], value: bytes) -> Any:  # noqa: ANN401
 _ALLOWED: tuple[Any, ...] = (
     argparse.Namespace,
     np.dtype,
-    # Older numpy, and newer, write the same function under another module's name.
+    # Older and newer numpy write the same function under different module names.
     (_number, "numpy.core.multiarray.scalar"),
     (_number, "numpy._core.multiarray.scalar"),
     *{type(np.dtype(code)) for code in "?bhilqBHILQefd"},
 )
-MAX_SHARED = 4  # bytes of tensors for one of the file; towers stored twice may share theirs
+MAX_SHARED = 4  # tensor bytes per byte of file; towers stored twice may share their values
 _FOREIGN = re.compile(r"GLOBAL ([\w.]+)")
 
 
 def read_checkpoint(path: Path) -> object:
     """Return the content of a .safetensors or torch file, tensors on the CPU in stored precision.
 
-    Nothing is unpickled but tensors, plain containers, numpy scalars and an argparse.Namespace.
+    Only tensors, plain containers, numpy scalars and an argparse.Namespace are unpickled.
     Raises ModelError for everything else.
     """
     refuse_pointer(path, ModelError)
@@ -118,4 +118,4 @@ def _cause(path: Path, error: Exception) -> str:
         archive = file.read(4) == b"PK\x03\x04"
     if archive and not zipfile.is_zipfile(path):
         return "is damaged or cut short"
-    return "cannot be read as plain weights: it is not a checkpoint, or damaged"
+    return "cannot be read as plain weights: it is not a checkpoint, or is damaged"

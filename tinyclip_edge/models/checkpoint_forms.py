@@ -1,6 +1,6 @@
 """Recognise the checkpoint forms A to J and rename their tensors to open_clip's names.
 
-One file may have several: training writes E inside B; pruned ones are I inside B.
+A file may combine several: training writes E inside B; pruned files are I inside B.
 """
 
 from __future__ import annotations

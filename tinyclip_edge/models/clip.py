@@ -51,7 +51,7 @@ class LoadedClip:
 
     @property
     def prefixes(self) -> tuple[int, ...]:
-        """Lengths of embedding prefixes that it was trained for, besides the full length."""
+        """Lengths of embedding prefixes that the model was trained for, besides the full length."""
         return tuple(self.config.get(PREFIXES, ()))
 
     @property
@@ -62,7 +62,7 @@ class LoadedClip:
 
     @property
     def logit_bias(self) -> float | None:
-        """Added before a sigmoid of each label, in SigLIP; None in a model with a softmax."""
+        """Bias added to each label's logit before SigLIP's sigmoid; None in a softmax model."""
         bias = getattr(self.model, "logit_bias", None)
         return None if bias is None else float(bias.detach().item())
 
@@ -113,14 +113,14 @@ def token_table(model: nn.Module) -> nn.Embedding | None:
     table = getattr(text, "token_embedding", None)
     if table is None:
         encoder: Any = getattr(text, "transformer", None)
-        table = getattr(encoder, "embed_tokens", None)  # of M2M-100, which transformers 4 hides
+        table = getattr(encoder, "embed_tokens", None)  # M2M-100's, which transformers 4 hides
         if table is None and hasattr(encoder, "get_input_embeddings"):
             table = encoder.get_input_embeddings()
     return table if isinstance(table, nn.Embedding) else None
 
 
 def weights_hash(model: nn.Module) -> str:
-    """Return the SHA-256 over sorted (key, shape, float32 bytes): one value on every device."""
+    """Return the SHA-256 over sorted (key, shape, float32 bytes): the same on every device."""
     digest = hashlib.sha256()
     for key, tensor in sorted(model.state_dict().items()):
         digest.update(f"{key}{tuple(tensor.shape)}\n".encode())

@@ -13,7 +13,7 @@ from tinyclip_edge.errors import TinyClipWarning
 
 DECODER_CFG = "multimodal_cfg"
 _DECODER = "text_decoder."
-_TOKENS = "output_tokens"  # asks the towers for what the decoder reads
+_TOKENS = "output_tokens"  # makes the towers also return what the decoder reads
 
 
 def is_coca(model_cfg: Mapping[str, Any]) -> bool:
@@ -22,10 +22,10 @@ def is_coca(model_cfg: Mapping[str, Any]) -> bool:
 
 
 def two_towers(model_cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of a model_cfg without a decoder, and towers that return embeddings alone."""
+    """Return a copy of a model_cfg without the decoder, whose towers return only embeddings."""
     config = deepcopy(dict(model_cfg))
     if config.pop(DECODER_CFG, None) is not None:
-        config["custom_text"] = True  # under whose names its weights are
+        config["custom_text"] = True  # its weights have the names of that class
     for tower in ("vision_cfg", "text_cfg"):
         config[tower].pop(_TOKENS, None)
     return config

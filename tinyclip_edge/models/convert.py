@@ -199,9 +199,9 @@ def _activation(
     config: str | None,
     option: bool | None,
 ) -> tuple[bool, str]:
-    """Return whether it is QuickGELU and the source of that; GELU and "" where none says."""
+    """Return whether it is QuickGELU and where that is stated; GELU and "" if nowhere."""
     if option is not None:
-        return option, "as asked"
+        return option, "as requested"
     if user_config is not None:
         return bool(user_config.model_cfg.get("quick_gelu")), f"from {config}"
     if "J" in checkpoint.forms:

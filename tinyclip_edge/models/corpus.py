@@ -1,4 +1,4 @@
-"""Texts that a vocabulary is made for, and what it means for them."""
+"""Texts that a vocabulary is made for, and how well it fits them."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ class Corpus:
 
 @dataclass(frozen=True, slots=True)
 class VocabularyReport:
-    """Sizes of a smaller vocabulary, and what it means for the texts it was made for."""
+    """Sizes of a smaller vocabulary, and how well it fits the texts it was made for."""
 
     tokens: int
     of: int
     texts: int  # distinct
-    recut: int  # of these, cut into other pieces than before
-    unknown: int  # tokens of these that the model has never known
+    recut: int  # texts that are now split into other pieces
+    unknown: int  # tokens of the texts that the tokenizer does not know
 
     def line(self) -> str:
-        """Return all as one sentence."""
+        """Return the report as one sentence."""
         parts = [f"{self.tokens:,} of {self.of:,} tokens for {self.texts:,} different texts"]
         if self.recut:
             parts.append(f"{self.recut:,} of them are cut into other, smaller pieces")

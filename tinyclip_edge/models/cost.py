@@ -34,7 +34,7 @@ def model_cost(model_cfg: dict[str, Any], source: str) -> ModelCost:
 
 
 def traced_macs(model: nn.Module, model_cfg: dict[str, Any]) -> tuple[int, int]:
-    """Return the multiply-accumulates of one picture and of one text of a model on meta."""
+    """Return the multiply-accumulates of a meta-device model for one picture and one text."""
     size = model_cfg["vision_cfg"].get("image_size", 224)
     height, width = size if isinstance(size, (list, tuple)) else (size, size)
     length = model_cfg["text_cfg"].get("context_length", 77)
@@ -52,9 +52,9 @@ def traced_macs(model: nn.Module, model_cfg: dict[str, Any]) -> tuple[int, int]:
 
 
 def text_encoder(model: Any) -> Callable[[Tensor], Tensor]:  # noqa: ANN401 - of open_clip
-    """Return what encodes texts on the meta device, where no padding can be looked for."""
+    """Return a text encoder that runs on the meta device, where padding cannot be detected."""
     text: Any = getattr(model, "text", None)
-    if not is_hf_text(text) or hasattr(text.transformer, "settings"):  # ours runs on it as it is
+    if not is_hf_text(text) or hasattr(text.transformer, "settings"):  # ours runs there unchanged
         encode: Callable[[Tensor], Tensor] = model.encode_text
         return encode
 
@@ -62,8 +62,8 @@ def text_encoder(model: Any) -> Callable[[Tensor], Tensor]:  # noqa: ANN401 - of
         config = text.transformer.config
         padding, config.pad_token_id = config.pad_token_id, None  # transformers 4 looks for it
         try:
-            # Attentions as outputs: otherwise transformers 4 asks the mask whether it is needed.
-            with quiet():  # about the slower attention that it takes then
+            # Attentions as outputs: otherwise transformers 4 reads the mask to see if it is needed.
+            with quiet():  # about the slower attention that this selects
                 output = text.transformer(input_ids=ids, output_attentions=True)
             features: Tensor = text.proj(text.pooler(output, ids))
         finally:

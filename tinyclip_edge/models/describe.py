@@ -41,7 +41,7 @@ def describe(clip: LoadedClip) -> str:
 
 
 def _timm(vision: dict[str, Any], units: dict[str, Any] | None) -> str:
-    """Return a timm model's name, with sizes of its own or after a prune."""
+    """Return a timm model's name, with its sizes if they were set or pruned."""
     name = str(vision["timm_model_name"])
     stages, usual = fastvit_sizes(name), timm_sizes(name)
     if stages is not None and (units or is_sized({"vision_cfg": vision})):

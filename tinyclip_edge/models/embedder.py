@@ -37,10 +37,10 @@ class TorchEmbedder:
 
     @property
     def spec(self) -> EmbedderSpec:
-        """Sizes of the model; bytes are those of its weights in the precision they run in.
+        """Sizes of the model; bytes count its weights in the precision they run in.
 
-        A weight file may be float16: by its file size a teacher would look half as large as it is
-        beside a float32 student.
+        A weight file may be float16: by file size, a teacher would look half as large as it is
+        next to a float32 student.
         """
         count = count_parameters(self._clip.model)
         weights = self._clip.model.state_dict().values()

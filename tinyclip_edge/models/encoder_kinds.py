@@ -1,4 +1,4 @@
-"""Names of the sizes in configurations of transformers' text encoders, one entry per type."""
+"""Configuration keys of transformers' text encoders, one entry per type."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class EncoderKind:
-    """Keys of one type of encoder's configuration: its sizes, and its other settings."""
+    """Configuration keys of one type of encoder: its sizes, and its other settings."""
 
     width: str
     layers: str
@@ -19,7 +19,7 @@ class EncoderKind:
     fixed: Mapping[str, Any] = field(default_factory=dict)  # training noise is off
     head_width: str = ""  # key of its own; empty: width over heads
     positions: str = ""  # rows of a table of positions; empty: none
-    padded_positions: bool = False  # the first row in use is that after the padding token's
+    padded_positions: bool = False  # the first row used follows the padding token's
 
     @property
     def counts(self) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """Model folders: config, weights and tokenizer side by side, read and written.
 
-An ordinary CLIP is an open_clip local-dir; one whose layers differ has file names of our own.
+An ordinary CLIP is an open_clip local-dir; one whose layers differ uses file names of our own.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def is_own_form(config: Mapping[str, Any]) -> bool:
-    """Whether a config is of a form that open_clip does not know, under file names of our own."""
+    """Whether open_clip cannot read this form of config, which then has our own file names."""
     model_cfg = config["model_cfg"]
     return UNITS in config or is_sized(model_cfg) or has_own_text(model_cfg)
 
@@ -91,11 +91,11 @@ def load_folder(folder: Path, name: str, device: str | torch.device) -> LoadedCl
 
 
 def save_local_dir(folder: Path, clip: LoadedClip, *, half: bool = False) -> None:
-    """Write config, weights and tokenizer files, an open_clip local-dir folder where layers allow.
+    """Write config, weights and tokenizer files: an open_clip local-dir if the layers allow.
 
-    A pruned CLIP whose layers differ gets a config and weights of our own names. Written aside,
-    then renamed over what was there. ``half`` stores float16 (scalars stay float32). Raises
-    ModelError when a weight does not fit into that, or the disk refuses.
+    A pruned CLIP whose layers differ gets config and weight files with names of our own. The folder
+    is written aside, then renamed over the old one. ``half`` stores float16 (scalars stay float32).
+    Raises ModelError when a weight does not fit into float16, or writing fails.
     """
     folder = Path(folder)
     try:
@@ -122,7 +122,7 @@ def _write(aside: Path, clip: LoadedClip, *, half: bool) -> None:
             elif (source_folder / name).is_file():
                 shutil.copyfile(source_folder / name, aside / name)
     elif has_own_text(clip.config["model_cfg"]):
-        write_tokenizer(clip, aside)  # else the folder would need the hub for it
+        write_tokenizer(clip, aside)  # otherwise the folder would need the hub
 
 
 def _storage_copy(key: str, tensor: Tensor, *, half: bool) -> Tensor:

@@ -7,7 +7,7 @@ from torch import nn
 
 
 def filled(module: nn.Module) -> nn.Module:
-    """Return a module of meta tensors on the current device, norms as if untrained."""
+    """Move a module of meta tensors to the current device, with random weights and fresh norms."""
     module = module.to_empty(device=torch.empty(0).device)
     with torch.no_grad():
         for name, tensor in module.state_dict().items():

@@ -1,4 +1,4 @@
-"""Freeze towers of a CLIP, which a student then has as its teacher has them."""
+"""Freeze towers of a CLIP that a student takes over unchanged from its teacher."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tinyclip_edge.inheritance.tower_kind import SHARED, TowerName, split_key
 
 
 def freeze(model: nn.Module, towers: Collection[TowerName]) -> None:
-    """Stop the training of all parameters of towers, the token table included."""
+    """Freeze all parameters of these towers, including the token table."""
     for tower in towers:
         for parameter in tower_parameters(model, tower):
             parameter.requires_grad_(False)

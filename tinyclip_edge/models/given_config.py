@@ -40,7 +40,7 @@ class UserConfig:
     def head_widths(self) -> tuple[int, int]:
         """Channels of a head, image and text; open_clip's default where the config has none.
 
-        Raises ModelError for sizes that are no whole numbers above 0.
+        Raises ModelError for sizes that are not whole numbers above 0.
         """
         if self.units is not None:
             return self.units.image.head_width, self.units.text.head_width
@@ -133,7 +133,7 @@ def _of_file(path: Path) -> UserConfig:
 
 
 def _of_config(config: dict[str, Any], tokenizer_file: Path | None, source: str) -> UserConfig:
-    """Return a config of a folder, or a bare model_cfg, that has been checked."""
+    """Return the UserConfig of a folder's config or a bare model_cfg, which has been checked."""
     model_cfg = config.get("model_cfg", config)
     units = read_units(config[UNITS], source) if UNITS in config else None
     return UserConfig(model_cfg, config.get("preprocess_cfg"), tokenizer_file, units)

@@ -50,7 +50,7 @@ _SIGLIP_PROCESSOR = {
     "image_std": [0.5, 0.5, 0.5],
 }
 _METACLIP = "metaclip_2"  # CLIPModel that always pools at its end token's id
-_ENCODERS = {"chinese_clip": read_bert_cfg, "altclip": read_xlm_roberta_cfg}  # their texts'
+_ENCODERS = {"chinese_clip": read_bert_cfg, "altclip": read_xlm_roberta_cfg}  # of text
 _SIGLIPS = ("siglip", "siglip2")
 _NOT_READ = {
     "jina_clip": "its towers are Python files in the repository, which are never run",
@@ -75,8 +75,8 @@ def clip_config(
 ) -> dict[str, Any]:
     """Return the ``config.json`` of a CLIP.
 
-    ``vision`` and ``text`` hold ``transformer_config`` with ``patch_size``, and with
-    ``vocab_size`` and ``max_position_embeddings``.
+    ``vision`` is a ``transformer_config`` plus ``patch_size``; ``text`` is one plus ``vocab_size``
+    and ``max_position_embeddings``.
     """
     dim = clip.embedding_dim
     quick = clip.config["model_cfg"].get("quick_gelu")
@@ -113,7 +113,10 @@ def write_preprocessor_config(clip: LoadedClip, folder: Path) -> None:
 
     preprocess = Preprocess.from_config(clip.config["preprocess_cfg"])
     if preprocess.interpolation not in _RESAMPLE:
-        raise ModelError(f"{clip.name}: no client resizes with {preprocess.interpolation!r}")
+        raise ModelError(
+            f"{clip.name}: {PREPROCESSOR} cannot have interpolation {preprocess.interpolation!r}, "
+            f"only {' or '.join(_RESAMPLE)}"
+        )
     pixels = {"height": preprocess.height, "width": preprocess.width}
     squash = preprocess.resize_mode == "squash"
     config: dict[str, Any] = {
@@ -255,14 +258,14 @@ def _image_processor(folder: Path, image_size: int) -> tuple[Path, dict[str, Any
     if config is None or not kind.startswith("Siglip"):
         return path, config
     usual = dict(_SIGLIP_PROCESSOR)
-    if kind.startswith("Siglip2"):  # of any shape; here a square
+    if kind.startswith("Siglip2"):  # takes any shape; here a square
         square = {"height": image_size, "width": image_size}
         usual |= {"resample": _RESAMPLE["bilinear"], "size": square}
     return path, usual | {key: value for key, value in config.items() if value is not None}
 
 
 def _pooling(text: Mapping[str, Any], path: Path, *, by_id: bool) -> dict[str, Any]:
-    """Return the pooling: at the highest id, or (always: ``by_id``) at the end token's id."""
+    """Return the pooling: at the highest id, or at the end token's id (always if ``by_id``)."""
     end = text["eos_token_id"]
     if not isinstance(end, int):
         raise ModelError(f"{path}: eos_token_id is {end!r}, not a number")

@@ -1,6 +1,6 @@
 """Text towers of Hugging Face's ChineseCLIPModel and AltCLIPModel: BERT and XLM-R.
 
-The first token is projected; in AltCLIP after a norm, and by two layers, which are one here.
+The first token is projected; in AltCLIP after a norm and by two layers, merged into one here.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from tinyclip_edge.models.hf_fields import read_count, read_tower
 from tinyclip_edge.models.sized_text import HF_CONFIG, NORM_LINEAR
 
-# Tokens of the published models' texts.
+# Context lengths of the published models.
 _CHINESE_CONTEXT, _ALT_CONTEXT = 52, 77
 # transformers' defaults for keys that a config.json omits.
 _BERT: dict[str, Any] = {

@@ -1,7 +1,7 @@
 """``config.json`` of a Hugging Face SiglipModel or Siglip2Model, as open_clip's model_cfg.
 
-Pictures of a Siglip2Model may have any shape there; here all are squares of its usual number of
-patches.
+In transformers a Siglip2Model takes pictures of any shape; here all are squares of its usual
+number of patches.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def _check(text: Mapping[str, Any], vision: Mapping[str, Any], width: int, path:
 
 
 def _trunk(vision: Mapping[str, Any], patch: int, path: Path) -> dict[str, Any]:
-    """Return the timm model, and its sizes unless they are those of its name."""
+    """Return the timm model, and its sizes unless they are that name's defaults."""
     sizes = {key: value for key, value in read_sizes(vision, path).items() if key in SIZES}
     sizes |= {"head_width": read_head_width(vision, path), "patch_size": patch}
     sizes.setdefault("mlp_ratio", 4.0)

@@ -1,4 +1,4 @@
-"""Tensors of CLIPModel and its relatives under open_clip's names; of a CLIPModel also back."""
+"""Rename tensors of CLIPModel and its relatives to open_clip's names, and CLIPModel's back."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _SIGLIP_NAMES = {
     "text.positional_embedding": "text_model.embeddings.position_embedding.weight",
     "logit_bias": "logit_bias",
 }
-_ENCODER = "text.transformer."  # one of transformers: its own names
+_ENCODER = "text.transformer."  # an encoder of transformers, under its own names
 _ENCODER_NAMES = {
     "text.proj.weight": "text_projection.weight",
     "text.proj.norm.weight": "text_model.pre_LN.weight",
@@ -47,7 +47,7 @@ _ENCODER_NAMES = {
     "text.proj.linear.weight": "text_model.transformation.weight",
     "text.proj.linear.bias": "text_model.transformation.bias",
 }
-# Prefixes of AltCLIP, the second that of transformers 5, and what they are elsewhere.
+# AltCLIP's prefixes (the second is from transformers 5), and those of the other models.
 _PREFIXES = {
     "text_model.roberta.": "text_model.",
     "vision_model.encoder.layer.": "vision_model.encoder.layers.",
@@ -87,7 +87,7 @@ _IN_BLOCK = {
 def from_huggingface(
     weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str
 ) -> dict[str, Tensor]:
-    """Return open_clip's tensors for the keys of ``expected``; faults are listed in HF's names."""
+    """Return open_clip's tensors for the keys of ``expected``; faults are listed by HF's names."""
     positions = expected.get("positional_embedding")
     weights = plain_fg_clip(weights, 0 if positions is None else len(positions), source)
     weights = _separated(weights)
@@ -120,9 +120,9 @@ def from_huggingface(
 
 
 def _separated(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights under one set of names: query, key and value of an attention pool apart.
+    """Return weights under one set of names, an attention pool's query, key and value separate.
 
-    AltCLIP's two projections of texts become one.
+    AltCLIP's two text projections become one.
     """
     separated = {_usual_name(name): tensor for name, tensor in weights.items()}
     _join_projections(separated)
@@ -153,7 +153,7 @@ def _join_projections(weights: dict[str, Tensor]) -> None:
 
 
 def _arranged(tensor: Tensor, key: str, expected: Tensor) -> Tensor:
-    """Return a tensor of timm's towers, which SigLIP has with other axes."""
+    """Return a tensor with the axes of timm's towers, which SigLIP stores differently."""
     if tensor.numel() != expected.numel() or tensor.ndim == expected.ndim:
         return tensor
     if key == "visual.trunk.pos_embed":

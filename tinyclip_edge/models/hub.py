@@ -81,13 +81,13 @@ def load_repository(model: str, device: str | torch.device) -> LoadedClip:
             raise ModelError(
                 f"{model} has neither {OPEN_CLIP_CONFIG} nor {CONFIG}: it is not a CLIP"
             )
-        read_model_cfg(folder / CONFIG)  # another kind of model is refused before its weights come
+        read_model_cfg(folder / CONFIG)  # refuses other kinds of model before the download
         for name in WEIGHT_NAMES:
             folder = _snapshot(model, [*_FACTS, name, f"{name}.index.json", _shards(name)])
             if is_huggingface(folder):
                 break
         return load_huggingface(folder, model, device)
-    model_cfg = read_config(folder)["model_cfg"]  # checked before anything is built by it
+    model_cfg = read_config(folder)["model_cfg"]  # checked before anything is built from it
     for name in OPEN_CLIP_WEIGHTS:
         folder = _snapshot(model, [*_FACTS, name])
         if (folder / name).is_file():
@@ -158,7 +158,7 @@ def _download(
                 precision="fp32",
                 force_quick_gelu=quick_gelu,
                 require_pretrained=True,
-                pretrained_text=False,  # a tower's own weights: the CLIP's follow
+                pretrained_text=False,  # no weights for the tower alone: the CLIP's follow
                 weights_only=True,
             )
     # Three libraries raise a dozen unrelated types for network, hub and file errors.

@@ -1,4 +1,4 @@
-"""Rank on calibration pairs which units of its teacher a student should inherit.
+"""Measure on calibration pairs which of its teacher's units a student should inherit.
 
 Shapes: N pairs, L tokens, D embedding dimension.
 """
@@ -44,16 +44,16 @@ def importance_plan(
     *,
     towers: Sequence[TowerName] = BOTH,
 ) -> InheritancePlan:
-    """Plan which units of some towers a student inherits, measured on pairs.
+    """Plan which units of ``towers`` a student inherits, by importance measured on pairs.
 
-    ``shapes`` are the teacher's and the student's. On several calibrations importance is that of
+    ``shapes`` are the teacher's and the student's. With several calibrations, importance refers to
     the sum of their losses, see ``inheritance.mixture``.
 
-    The teacher is moved to ``device`` meanwhile; None: it runs where it is.
+    The teacher is moved to ``device`` for the measurement; with None it runs where it is.
 
-    Layers are searched by the affinity KL of the tower with only these; heads, neurons and
-    channels are ranked within them. Raises InheritanceError for a kind of tower in which it cannot
-    be measured, a student that does not fit, or unusable pairs.
+    Layers are chosen by the affinity KL of a tower with these layers only; heads, neurons and
+    channels are ranked within them. Raises InheritanceError for a kind of tower in which importance
+    cannot be measured, a student that does not fit, or unusable pairs.
     """
     teacher_shape, student_shape = shapes
     for tower in (getattr(teacher_shape, name) for name in towers):
@@ -109,7 +109,7 @@ def _noted(
         alone = planned([float(each == number) for each in range(len(parts))])
         shares = shared_units(plan, alone)
         units = ", ".join(f"{share:.0%} of the {tower} tower's" for tower, share in shares.items())
-        notes.append(f"of the units of these layers {part.name} alone chooses {units}")
+        notes.append(f"of the units chosen in these layers, {part.name} alone chooses {units}")
     method = f"{plan.method} ({', '.join(map(str, parts))})"
     return replace(plan, method=method, notes=tuple(notes))
 

@@ -1,7 +1,7 @@
-"""open_clip's transformers run with less work: the same features from fewer tokens and copies.
+"""Run open_clip's transformers with less work: the same features from fewer tokens and copies.
 
-The last block computes the pooled token's query only, texts are cut after their end token, and
-short ones run in another batch than long ones. Weights are read by their attribute names from
+The last block computes only the pooled token's query, texts are cut after their end token, and
+short texts run in batches apart from long ones. Weights are read by their attribute names from
 open_clip's modules, or from our blocks of the same names. Shapes: B batch, L tokens, W hidden
 channels, A heads.
 """
@@ -23,12 +23,12 @@ OpenClip: TypeAlias = Any  # a module of open_clip, read by its attribute names
 BlockRun: TypeAlias = Callable[[OpenClip, Tensor, Tensor | None, bool], Tensor]
 
 LENGTH_GROUPS = 4  # measured on captions of 3 to 16 tokens: 0.6 of the time of one group
-VARIANTS = 64  # of a compiled block; 8 each for every width, beyond its limit torch compiles none
+VARIANTS = 64  # of a compiled block, 8 for each width; past its limit torch stops compiling
 PARTS = ("ln_1", "ls_1", "ln_2", "ls_2", "mlp")
 
 
 class LeanTowers:
-    """Both towers of an open_clip CLIP, shared and not copied; ``image`` and ``text`` say which."""
+    """Towers of an open_clip CLIP, shared with it; ``image`` and ``text``: which can run lean."""
 
     def __init__(self, model: nn.Module) -> None:
         self._model: OpenClip = model
@@ -95,9 +95,9 @@ class LeanTowers:
 
 
 def run_block(block: OpenClip, x: Tensor, at: Tensor | None, causal: bool) -> Tensor:
-    """Return ``[B, L, W]`` of a residual attention block; only token ``at [B]``: ``[B, W]``.
+    """Return a residual attention block's output ``[B, L, W]``, or ``[B, W]`` of token ``at [B]``.
 
-    ``causal``: a token sees those before it, and itself.
+    ``causal``: a token sees only itself and those before it.
     """
     normed, mask = block.ln_1(x), None
     query_tokens = normed
@@ -113,7 +113,7 @@ def run_block(block: OpenClip, x: Tensor, at: Tensor | None, causal: bool) -> Te
 
 
 def run_any_block(block: OpenClip, x: Tensor, at: Tensor | None, causal: bool) -> Tensor:
-    """Compute ``run_block`` with the forward of any block, queries of all tokens included."""
+    """Do the same as ``run_block`` with the forward of any block, which computes all queries."""
     mask = None
     if causal:
         mask = torch.full((x.shape[1], x.shape[1]), -torch.inf, device=x.device).triu(1)
@@ -168,7 +168,7 @@ def _is_plain_vit(visual: OpenClip) -> bool:
 
 
 def _is_plain(block: OpenClip) -> bool:
-    """Whether it is a pre-norm block with queries, keys and values in one matrix."""
+    """Whether ``block`` is pre-norm, with queries, keys and values in one matrix."""
     attention = getattr(block, "attn", None)
     if isinstance(attention, nn.MultiheadAttention):
         packed = attention.in_proj_weight is not None and attention.in_proj_bias is not None

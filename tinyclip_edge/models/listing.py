@@ -14,7 +14,7 @@ _COLUMNS = ("image\nM", "text\nM", "text +\ntokens", "\nGMAC", "top-1\n%")
 
 
 def zoo_rows() -> list[dict[str, Any]]:
-    """Return one JSON-ready row a student: sizes, MACs, published accuracy, teacher.
+    """Return one JSON-ready row per student: sizes, MACs, published accuracy, teacher.
 
     A recipe of stages has no shape before training: its sizes are the published ones,
     ``rounded``; the token embedding, which masks make narrower, is unknown.
@@ -24,7 +24,7 @@ def zoo_rows() -> list[dict[str, Any]]:
 
 
 def teacher_rows() -> list[dict[str, Any]]:
-    """Return one JSON-ready row a teacher of the zoo."""
+    """Return one JSON-ready row per teacher of the zoo."""
     rows: list[dict[str, Any]] = deepcopy(read_registry()["teachers"])
     return rows
 

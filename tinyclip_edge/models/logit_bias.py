@@ -14,9 +14,9 @@ FIRST_BIAS = -10.0  # as in SigLIP
 
 
 def with_logit_bias(clip: LoadedClip, value: float = FIRST_BIAS) -> LoadedClip:
-    """Give a model a bias, in place, and return it with a configuration that says so.
+    """Add a logit bias to a model in place, and return it with a configuration that has it too.
 
-    One that has a bias is returned as it is.
+    A model that already has one is returned unchanged.
     """
     if clip.logit_bias is not None:
         return clip

@@ -1,7 +1,7 @@
-"""Text towers whose positions were stretched for long texts, under the names of a plain CLIP.
+"""Read text towers whose positions were stretched for long texts under a plain CLIP's names.
 
 Long-CLIP (arXiv 2403.15378) and FG-CLIP (arXiv 2505.05071) leave CLIP's first 20 positions as they
-were and train further ones, 248 in all; their files hold the two parts in tables of that length.
+were and train the rest of 248; their files hold the two parts in two tables of all 248 rows.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tinyclip_edge.errors import ModelError, TinyClipWarning
 
-FIRST = 20  # positions that are not trained further
+FIRST = 20  # positions left as CLIP trained them
 _LONG_CLIP = ("positional_embedding", "positional_embedding_res")
 _EMBEDDINGS = "text_model.embeddings."
 _POSITIONS = f"{_EMBEDDINGS}position_embedding.weight"
@@ -41,8 +41,8 @@ def plain_fg_clip(
 ) -> Mapping[str, Tensor]:
     """Return an FG-CLIP's weights as a CLIPModel's, others unchanged; names are transformers'.
 
-    It reads short captions and long ones by different positions and projections: those for
-    ``positions`` are returned, with a warning that names the other ones. Raises ModelError.
+    An FG-CLIP has positions and a projection for short captions, and others for long ones: those
+    with ``positions`` rows are returned, with a warning that names the others. Raises ModelError.
     """
     if _ORIGINAL not in weights or _FURTHER not in weights:
         return weights
@@ -57,8 +57,8 @@ def plain_fg_clip(
         state[_POSITIONS], state[_PROJECTION] = table, projection
     read, other = (len(table), short) if is_long else (short, len(table))
     warnings.warn(
-        f"{source} is an FG-CLIP: its reading of texts of up to {read} tokens is opened; set "
-        f"max_position_embeddings of text_config to {other} in config.json for the other one",
+        f"{source} is an FG-CLIP: it is opened for texts of up to {read} tokens; for {other}, set "
+        f"max_position_embeddings of text_config to {other} in config.json",
         TinyClipWarning,
         stacklevel=2,
     )

@@ -20,16 +20,16 @@ _INITIALISERS: frozenset[Callable[..., Any]] = frozenset(
 
 @contextmanager
 def on_meta_device() -> Iterator[None]:
-    """Build modules on the meta device, without drawing the values that they start from.
+    """Build modules on the meta device without drawing their initial values.
 
-    torch would take a millisecond for each weight there, the most of a network's time.
+    torch would take a millisecond for each weight there, most of the time to build a network.
     """
     with torch.device("meta"), _Uninitialised():
         yield
 
 
 class _Uninitialised(TorchFunctionMode):
-    """Leaves tensors on the meta device as they are where others would be initialised."""
+    """Skips the initialisation of tensors on the meta device."""
 
     def __torch_function__(
         self,

@@ -89,7 +89,7 @@ def check_config(config: str) -> None:
     names, path = open_clip_names(), Path(config)
     if is_file(path) or is_folder(path) or config in ZOO or names is None:
         return
-    if exists(path):  # a pipe would be waited for
+    if exists(path):  # reading a pipe would block
         raise ModelError(f"--config {config} is neither a file nor a folder")
     name = config.partition("/")[0]
     if name not in names and config.replace("/", "-") not in names:

@@ -14,9 +14,9 @@ def resize_patches(
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Return the teacher's weights with patches of the student's size, and notes.
 
-    By the pseudo-inverse of bilinear resizing (FlexiViT, arXiv 2212.08013): a patch that is
-    enlarged from the teacher's size has the token that it had; for smaller patches, tokens change
-    least. Towers of another kind than the teacher's, and without patches, stay as they are.
+    Uses the pseudo-inverse of bilinear resizing (FlexiViT, arXiv 2212.08013): a patch of the
+    teacher's size, enlarged, gives the same token as before; for smaller patches, tokens change as
+    little as possible. Nothing is resized if the towers differ in kind or have no patches.
     """
     from timm.layers.patch_embed import resample_patch_embed
 

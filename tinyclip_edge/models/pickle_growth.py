@@ -1,7 +1,7 @@
-"""Refuse torch files that become much larger in memory than they are, before they are opened.
+"""Refuse torch files that would become much larger in memory, before they are opened.
 
-``torch.load`` allows, beside tensors, a bytearray of any size and all of Python's codecs, some of
-which double a text each time.
+Besides tensors, ``torch.load`` allows a bytearray of any size and all of Python's codecs, some of
+which double the length of a text each time they are applied.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from tinyclip_edge.errors import ModelError
 
 _ARCHIVE = b"PK\x03\x04"
 _BYTEARRAY, _ENCODE = b"bytearray\n", b"_codecs\nencode\n"  # as a pickle names them
-_LEGACY_PICKLES = 5  # before the values: three of facts, the content, the names of its storages
+_LEGACY_PICKLES = 5  # before the values: three headers, the content, the names of its storages
 _LONGEST_CODEC = 40  # characters
 
 
 def refuse_swelling(path: Path) -> None:
     """Raise ModelError for compressed or overlapping members, and for pickles that swell.
 
-    Errors of a file that is neither archive nor pickle pass.
+    Errors from a file that is neither an archive nor a pickle are not caught.
     """
     size = path.stat().st_size
     if zipfile.is_zipfile(path):
@@ -68,7 +68,7 @@ def _refuse_bytearray(path: Path, content: bytes | mmap.mmap) -> None:
 
 
 def _refuse_codecs(path: Path, file: IO[bytes], count: int) -> None:
-    """Refuse names of codecs, such as hex, that may be used on what they return."""
+    """Refuse names of codecs, such as hex, that can be applied to their own output."""
     for text in _texts(file, count):
         try:
             is_text = len(text) > _LONGEST_CODEC or codecs.lookup(text)._is_text_encoding

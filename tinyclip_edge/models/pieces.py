@@ -1,9 +1,9 @@
-"""What the pieces of a tokenizer.json need to be cut as before, by the kind of its model.
+"""Which tokens the pieces of a tokenizer.json depend on, for each kind of tokenizer model.
 
-Each kind says which tokens every smaller vocabulary retains, and which ones a piece needs beside
-itself. With these, a text whose pieces are retained is cut into the same pieces: the steps that
-cut it are all still there in their order, and no new ones are. Any other text is cut into smaller
-pieces, bytes or the unknown token, as the model does with what it does not know.
+Each kind states which tokens every smaller vocabulary retains, and which others a piece needs.
+With these, a text whose pieces are all retained is split into the same pieces: every step that
+splits it remains, in the same order, and no step is added. Any other text is split into smaller
+pieces, bytes or the unknown token, as the model does with anything it does not know.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 from tinyclip_edge.errors import ModelError
 
 TokenizerJson: TypeAlias = dict[str, Any]
-BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))  # what byte fallback spells with
+BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))  # the tokens of byte fallback
 
 
 class Pieces(ABC):
@@ -40,7 +40,7 @@ class Pieces(ABC):
 
     @abstractmethod
     def needs(self, index: int) -> set[int]:
-        """Return a piece with those that it cannot be cut without, and its spelling."""
+        """Return a piece with those it depends on: the steps to it, or its spelling."""
 
     @abstractmethod
     def trimmed(self, new_ids: Mapping[int, int]) -> dict[str, Any]:
@@ -55,7 +55,7 @@ class Pieces(ABC):
 
 
 class Words(Pieces):
-    """WordPiece, which takes the longest piece that fits, and whole words."""
+    """WordPiece, which takes the longest piece that fits, and WordLevel."""
 
     def needs(self, index: int) -> set[int]:
         """Return a piece and its characters, inside a word and at its start."""
@@ -85,17 +85,17 @@ class BytePairs(Pieces):
         self._ranks = {pair: rank for rank, pair in enumerate(self._merges)}
 
     def base(self) -> set[int]:
-        """Return bytes and the unknown token; without byte fallback all single symbols."""
+        """Return the unknown token, and bytes or, without byte fallback, all single symbols."""
         if self._model.get("byte_fallback"):
             return super().base()
         symbols = {i for piece, i in self.ids.items() if len(self._bare(piece)) <= 1}
         return super().base() | symbols
 
     def needs(self, index: int) -> set[int]:
-        """Return a piece and those that it is merged from, one after the other.
+        """Return a piece and all pieces on the way to it, from single symbols up.
 
-        A merge across its ends does not come first in any text that has this piece, so it is merged
-        alone as within a text.
+        In a text that is split into this piece no merge crossed its ends, so it is merged the same
+        way on its own as within the text.
         """
         parts = self._symbols(self.names[index])
         needed = set(parts)
@@ -138,7 +138,7 @@ class BytePairs(Pieces):
 
 
 class Unigram(Pieces):
-    """SentencePiece's unigram model: the pieces of the best sum of scores."""
+    """SentencePiece's unigram model: the split with the highest sum of scores."""
 
     def __init__(self, model: Mapping[str, Any], ids: Mapping[str, int]) -> None:
         super().__init__(model, ids)
@@ -151,9 +151,9 @@ class Unigram(Pieces):
         return index
 
     def base(self) -> set[int]:
-        """Return bytes, the unknown token, and the piece of the lowest score.
+        """Return bytes, the unknown token, and the piece with the lowest score.
 
-        That score sets the price of the unknown token, which must not change.
+        That score sets the penalty of the unknown token, which must not change.
         """
         lowest = min(range(len(self._scores)), key=lambda index: self._scores[index][1])
         return super().base() | {lowest}

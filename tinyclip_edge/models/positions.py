@@ -9,7 +9,7 @@ from torch.nn import functional
 VIT_POSITIONS = "visual.positional_embedding"
 RESNET_POSITIONS = "visual.attnpool.positional_embedding"
 TIMM_POSITIONS = "visual.trunk.pos_embed"
-RESNET_STRIDE = 32  # pixels of the picture to one position
+RESNET_STRIDE = 32  # pixels of the picture per position
 
 
 def resize_positions(
@@ -17,7 +17,7 @@ def resize_positions(
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Return the teacher's weights with the student's grid of image positions, and notes.
 
-    Interpolation is bicubic and antialiased; those of class tokens are copied.
+    Interpolation is bicubic and antialiased; positions of class tokens are copied.
     """
     state = whole_state(teacher)
     student_state = student.state_dict()
@@ -40,7 +40,7 @@ def resize_positions(
 
 
 def whole_state(model: nn.Module) -> dict[str, Tensor]:
-    """Return the weights of a model, with positions of texts that it computes among them."""
+    """Return the weights of a model, including text positions that it computes, not stores."""
     return {**_computed_positions(model), **model.state_dict()}
 
 
@@ -58,7 +58,7 @@ def _grid(model: nn.Module) -> tuple[int, int]:
 def _computed_positions(model: nn.Module) -> dict[str, Tensor]:
     """Return the sinusoids of an M2M-100 encoder, which it does not store, under their key.
 
-    They depend on the width: a narrower student has its teacher's, cut, in its weights.
+    They depend on the width: a narrower student stores its teacher's, cut to its own width.
     """
     encoder = getattr(getattr(model, "text", None), "transformer", None)
     table = getattr(getattr(encoder, "embed_positions", None), "weights", None)

@@ -13,7 +13,7 @@ MAX_PREFIXES = 64
 
 
 def with_prefixes(clip: LoadedClip, lengths: Sequence[int]) -> LoadedClip:
-    """Return a model whose configuration lists these lengths; none: of no prefix."""
+    """Return a model whose configuration lists these lengths, or has no entry if there are none."""
     config = {key: value for key, value in clip.config.items() if key != PREFIXES}
     if lengths:
         config[PREFIXES] = list(lengths)

@@ -1,4 +1,4 @@
-"""Prune a CLIP by its masks into a small dense one, ordinary where its shape allows."""
+"""Prune a CLIP by its masks into a small dense one, an ordinary CLIP if its shape allows."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from tinyclip_edge.models.student_config import teacher_cfg
 from tinyclip_edge.models.weights import check_fit, fill
 
 MAX_CONSTANTS = 1 << 26  # values besides the weights: causal masks, tables of positions
-# The file's tensors and the expected ones to those under open_clip's names; also the file's name.
+# (the file's tensors, expected tensors, name of the file) -> tensors under open_clip's names.
 Rename: TypeAlias = Callable[[dict[str, Tensor], Mapping[str, Tensor], str], dict[str, Tensor]]
 
 
@@ -65,7 +65,7 @@ def prune_clip(
     """Remove the units that masks switch off, and fold the other masks into the weights.
 
     ``uniform_shapes`` gives every layer of a tower the same number of heads and neurons, so that
-    the result is an ordinary open_clip CLIP of the gates' size, or of the ``nearest`` possible.
+    the result is an ordinary open_clip CLIP of the gates' size, or of the ``nearest`` possible one.
     Raises InheritanceError.
     """
     units = clip_units(clip)
@@ -93,9 +93,9 @@ def prune_clip(
 
 
 def clip_units(clip: LoadedClip) -> ClipUnits:
-    """Count the maskable units of a CLIP, pruned before or not.
+    """Count the maskable units of a CLIP, whether or not it was pruned before.
 
-    Raises InheritanceError for a tower that masks cannot run through.
+    Raises InheritanceError for a tower that masks do not support.
     """
     check_maskable(clip.model)
     if UNITS in clip.config:
@@ -104,12 +104,12 @@ def clip_units(clip: LoadedClip) -> ClipUnits:
 
 
 def assemble_units(origin: LoadedClip, units: ClipUnits) -> LoadedClip:
-    """Return a CLIP of the given units with random weights; the rest is that of ``origin``.
+    """Return a CLIP of the given units with random weights; all else is as in ``origin``.
 
-    It is an ordinary open_clip CLIP where ``units`` allow, else ``config`` tells its layers.
+    It is an ordinary open_clip CLIP if ``units`` allow, otherwise ``config`` describes its layers.
     """
     config = {k: v for k, v in origin.config.items() if k != UNITS}
-    if units.text.kind:  # its sizes are not the hub's
+    if units.text.kind:  # its sizes differ from those on the hub
         config["model_cfg"] = teacher_cfg(origin)
     if _plain(units):
         config["model_cfg"] = _plain_cfg(config["model_cfg"], units)
@@ -127,7 +127,7 @@ def assemble_config(
 ) -> LoadedClip:
     """Return the CLIP of a folder's config, ordinary or pruned, with random weights.
 
-    The caller's random state does not move. Raises ModelError.
+    The caller's random state is unchanged. Raises ModelError.
     """
     source, network = source or name, None
     with torch.random.fork_rng(devices=[]):
@@ -149,7 +149,7 @@ def assemble_config(
 def expected_weights(config: dict[str, Any], source: str) -> dict[str, Tensor]:
     """Return the tensors that a folder's config describes, on the meta device: shapes only.
 
-    Raises ModelError, also where the network would take much memory besides its weights.
+    Raises ModelError, also for a network that needs much memory besides its weights.
     """
     with on_meta_device():
         if UNITS in config:
@@ -179,8 +179,8 @@ def assemble_weights(
 ) -> LoadedClip:
     """Return the CLIP of a folder's config with the weights of a file.
 
-    Their shapes are compared before a network is built, so that a config cannot take more memory
-    than the file is large. ``rename`` turns the file's tensors into open_clip's. Raises ModelError.
+    Shapes are compared before the network is built, so that a config cannot claim more memory than
+    the file's size. ``rename`` turns the file's tensors into open_clip's. Raises ModelError.
     """
     label = str(weights_file)
     expected = expected_weights(config, source)
@@ -193,7 +193,7 @@ def assemble_weights(
 
 
 def build_units(model_cfg: dict[str, Any], units: ClipUnits, source: str) -> nn.Module:
-    """Return an open_clip CLIP whose blocks are dense ones of the given units; ModelError."""
+    """Return an open_clip CLIP with dense blocks of the given units. Raises ModelError."""
     model: Any = build_model(_single_layers(model_cfg, units, source), source)
     transformers = []
     if units.text.kind:
@@ -219,7 +219,7 @@ def build_units(model_cfg: dict[str, Any], units: ClipUnits, source: str) -> nn.
 
 
 def _single_layers(model_cfg: dict[str, Any], units: ClipUnits, source: str) -> dict[str, Any]:
-    """Return a model_cfg of one layer a tower, the pattern of norms and activation."""
+    """Return a model_cfg with one layer per tower, the pattern for norms and activation."""
     cfg, single_unit = deepcopy(model_cfg), {"layers": 1, "mlp_ratio": 1.0}
     of_timm = bool(cfg["vision_cfg"].get("timm_model_name"))
     resnet = isinstance(cfg["vision_cfg"].get("layers"), (list, tuple)) and not of_timm
@@ -253,7 +253,7 @@ def _text_tower(model_cfg: dict[str, Any], units: ClipUnits, source: str) -> nn.
 
 
 def _kinds(image: TowerUnits) -> tuple[bool, bool, bool]:
-    """Return whether a tower is of timm, a ResNet, or pooled by attention of open_clip."""
+    """Return whether a tower is timm's, a ResNet, or a ViT with open_clip's attention pool."""
     resnet = image.kind == RESNET.name
     of_timm = not image.of_open_clip and not resnet
     return of_timm, resnet, image.kind == POOLED_VIT.name
@@ -265,7 +265,7 @@ def _image_tower(model_cfg: dict[str, Any], units: ClipUnits, source: str) -> nn
     with on_meta_device():
         whole: Any = build_model(model_cfg, source)
     label = f"{source}: {UNITS}.image"
-    if is_resnet(whole.visual):  # as its units are, which was compared before
+    if is_resnet(whole.visual):  # so are its units: _single_layers compared the kinds
         return pruned_resnet(whole.visual, units.image, label)
     trunk = whole.visual.trunk
     fits = is_fastvit(trunk) == (units.image.kind == FASTVIT.name)

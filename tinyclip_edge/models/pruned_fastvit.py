@@ -1,4 +1,4 @@
-"""A FastViT of timm whose feed-forward blocks differ in neurons, as masks leave it."""
+"""A timm FastViT whose feed-forward blocks differ in neurons after pruning."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from tinyclip_edge.models.meta_device import on_meta_device
 def pruned_fastvit(visual: nn.Module, units: TowerUnits, source: str) -> nn.Module:
     """Return open_clip's TimmModel with the given neurons in each block, random weights.
 
-    ``visual`` is the tower before any prune, on meta. Raises ModelError for units of another tower.
+    ``visual`` is the unpruned tower, on the meta device. Raises ModelError for units of another
+    tower.
     """
     tower: Any = visual
     stages = tuple(len(stage.blocks) for stage in tower.trunk.stages)

@@ -1,4 +1,4 @@
-"""A ResNet of open_clip whose blocks differ in inner channels, as masks leave it."""
+"""An open_clip ResNet whose blocks differ in inner channels after pruning."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from tinyclip_edge.models.meta_device import on_meta_device
 def pruned_resnet(visual: nn.Module, units: TowerUnits, source: str) -> nn.Module:
     """Return open_clip's ModifiedResNet with the given inner channels, random weights.
 
-    ``visual`` is the tower before any prune, on meta. Raises ModelError for units of another tower.
+    ``visual`` is the unpruned tower, on the meta device. Raises ModelError for units of another
+    tower.
     """
     tower: Any = visual
     stages = [getattr(tower, stage) for stage in STAGES]
@@ -34,7 +35,10 @@ def pruned_resnet(visual: nn.Module, units: TowerUnits, source: str) -> nn.Modul
             if convolved and reduced:
                 _resize(block, reduced, convolved)
             elif convolved:
-                raise ModelError(f"{source}: block {name} has {convolved} channels after none")
+                raise ModelError(
+                    f"{source}: block {name} has {convolved} channels after its second convolution "
+                    "and none after its first"
+                )
             else:
                 stage, _, place = name.partition(".")
                 getattr(tower, stage)[int(place)] = EmptyBottleneck(block)
@@ -42,7 +46,7 @@ def pruned_resnet(visual: nn.Module, units: TowerUnits, source: str) -> nn.Modul
 
 
 def _resize(block: Any, reduced: int, convolved: int) -> None:  # noqa: ANN401 - of open_clip
-    """Give a block other numbers of channels after its first and its second convolution."""
+    """Change a block's channels after its first and its second convolution."""
     block.conv1 = nn.Conv2d(block.conv1.in_channels, reduced, 1, bias=False)
     block.bn1 = nn.BatchNorm2d(reduced)
     block.conv2 = nn.Conv2d(reduced, convolved, 3, padding=1, bias=False)

@@ -1,4 +1,4 @@
-"""A text encoder of transformers whose layers differ in heads and neurons, as masks leave it."""
+"""A transformers text encoder whose layers differ in heads and neurons after pruning."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ Shape: TypeAlias = "tuple[int, ...]"
 
 
 class PrunedEncoder(nn.Module):
-    """The layers of an encoder of transformers under their names, run from a table of tensors."""
+    """A transformers encoder's layers under their own names, run from a table of tensors."""
 
     def __init__(self, encoder: HFText, settings: EncoderSettings) -> None:
         super().__init__()
         self.settings = settings
-        self.gradient_checkpointing = False  # activations are computed again for the gradient
+        self.gradient_checkpointing = False  # recompute activations for the gradient
         for name, layer in encoder.named_children():
             self.add_module(name, layer)
 
@@ -37,11 +37,11 @@ class PrunedEncoder(nn.Module):
         return self.get_submodule(self.settings.layout.tokens.removesuffix(".weight"))
 
     def gradient_checkpointing_enable(self) -> None:
-        """Store few activations, as the encoders of transformers do when asked so."""
+        """Recompute activations instead of storing them, as transformers' own encoders do."""
         self.gradient_checkpointing = True
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> object:
-        """Return what the encoder returns for ids ``[B, L]``; padding is hidden by its id."""
+        """Return the encoder's output for ids ``[B, L]``; padding is masked by its id."""
         from transformers.modeling_outputs import BaseModelOutputWithPooling
 
         trunk = dict(self.named_parameters()) | dict(self.named_buffers())
@@ -55,8 +55,8 @@ class PrunedEncoder(nn.Module):
 def pruned_text(text: HFText, units: TowerUnits) -> nn.Module:
     """Return open_clip's HFTextEncoder with an encoder of the given units, random weights.
 
-    ``text`` is the tower before any prune, on meta. Raises ModelError for units that it cannot
-    have.
+    ``text`` is the unpruned tower, on the meta device. Raises ModelError for units that do not fit
+    it.
     """
     try:
         settings = EncoderSettings.of(text)
@@ -70,7 +70,7 @@ def pruned_text(text: HFText, units: TowerUnits) -> nn.Module:
     if kind.shared:
         _share(text, kind)
     for path, layer in list(text.named_modules()):
-        for name in layer._non_persistent_buffers_set.copy():  # without use here
+        for name in layer._non_persistent_buffers_set.copy():  # unused here
             delattr(layer, name)
         shapes = dict(_shapes(layer, path, kind, units))
         if shapes:
@@ -81,7 +81,7 @@ def pruned_text(text: HFText, units: TowerUnits) -> nn.Module:
 
 
 def _share(text: HFText, kind: TowerKind) -> None:
-    """Give every layer the table of positions that the first one has for all."""
+    """Give every layer its own table of positions; unpruned layers share the first one's."""
     path, _, name = kind.shared.removesuffix(".weight").rpartition(".")
     blocks = text.get_submodule(kind.blocks.rstrip("."))
     table: Any = blocks[0].get_submodule(path).get_submodule(name)
@@ -103,7 +103,7 @@ def _shapes(
 
 
 def _resize(text: nn.Module, path: str, layer: Any, shapes: dict[str, Shape | None]) -> None:  # noqa: ANN401
-    """Give a layer tensors of other shapes; one that loses its weight keeps its bias."""
+    """Give a layer tensors of other shapes; a layer that loses its weight keeps its bias."""
     parent, _, name = path.rpartition(".")
     owner = text.get_submodule(parent)
     bias = shapes.get("bias")

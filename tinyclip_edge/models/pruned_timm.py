@@ -1,4 +1,4 @@
-"""A vision transformer of timm whose layers differ in heads and neurons, as masks leave it."""
+"""A timm vision transformer whose layers differ in heads and neurons after pruning."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tinyclip_edge.models.sized_timm import timm_sizes
 
 
 class PrunedTrunk(nn.Module):
-    """Parameters under timm's names, run from their table; random weights."""
+    """Random parameters under timm's names, run from a table of them."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class PrunedTrunk(nn.Module):
         self._has_stem = stem is not None
         if stem is not None:
             self.patch_embed = stem
-        self.fused_attn = True  # as timm's attention has it
+        self.fused_attn = True  # the same switch as in timm's attention
         for key, shape in shapes.items():
             *path, name = key.split(".")
             module: nn.Module = self
@@ -45,7 +45,7 @@ class PrunedTrunk(nn.Module):
             module.register_parameter(name, nn.Parameter(value))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map ``[B, 3, H, W]`` to what timm's trunk returns."""
+        """Map ``[B, 3, H, W]`` to the output of timm's trunk."""
         settings = replace(self.settings, fused_attention=self.fused_attn)
         stem = self.patch_embed if self._has_stem else None
         return run_trunk(dict(self.named_parameters()), settings, images, stem)
@@ -54,8 +54,8 @@ class PrunedTrunk(nn.Module):
 def pruned_tower(visual: nn.Module, vision: Mapping[str, Any], units: TowerUnits) -> nn.Module:
     """Return open_clip's TimmModel with a trunk of the given units.
 
-    ``visual`` is the tower before any prune, on meta. Raises ModelError for units that it cannot
-    have.
+    ``visual`` is the unpruned tower, on the meta device. Raises ModelError for units that do not
+    fit it.
     """
     tower: Any = visual
     has_stem = hasattr(tower.trunk.patch_embed, "backbone")
@@ -80,7 +80,7 @@ def pruned_tower(visual: nn.Module, vision: Mapping[str, Any], units: TowerUnits
 
 
 def _stem(stem: Any, units: TowerUnits) -> nn.Module:  # noqa: ANN401 - of timm
-    """Return a stem of convolutions whose last one gives the channels that are left."""
+    """Return a stem of convolutions whose last one outputs only the remaining channels."""
     for name, parameter in list(stem.named_parameters()):
         shape = _shape(STEM + name, parameter, units)
         if shape is not None and shape != tuple(parameter.shape):

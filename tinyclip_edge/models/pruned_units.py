@@ -1,4 +1,4 @@
-"""The units of a pruned CLIP in a model folder's config, which is not trusted."""
+"""Read the units of a pruned CLIP from a model folder's config, which is not trusted."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def read_units(table: object, source: str) -> ClipUnits:
 _TOWERS = ("image", "text")
 _STAGED = ("stages", "widths", "unmasked")  # of a tower in stages
 _OPTIONAL = ("kind", "matrices", "pooled", *_STAGED)
-# A table of units does not name open_clip's plain transformers.
+# A table of units has no kind for open_clip's plain transformers.
 _MASKED_KINDS = {
     tower: tuple(
         kind.name
@@ -71,13 +71,16 @@ def _read_tower(table: object, tower: str, label: str) -> TowerUnits:
 
 
 def _read_stages(table: Mapping[str, Any], label: str) -> dict[str, Any]:
-    """Return the checked units that only a tower in stages has; none of another."""
+    """Return the checked units that only a tower in stages has; {} for any other."""
     kind = TOWER_KINDS[table.get("kind") or VIT.name]
     expected = set(_STAGED) if kind.stages else set()
     if kind.whole or kind is POOLED_VIT:
         expected.add("unmasked")
     if {key for key in _STAGED if key in table} != expected:
-        raise ModelError(f"{label} must hold {', '.join(_STAGED)} of a tower in stages, else none")
+        raise ModelError(
+            f"{label} must hold {', '.join(_STAGED)} in a tower in stages, and at most unmasked "
+            "in any other"
+        )
     if not kind.stages:
         return {}
     for key in ("stages", "widths"):
@@ -88,7 +91,7 @@ def _read_stages(table: Mapping[str, Any], label: str) -> dict[str, Any]:
     layers, of_block = len(table["neurons"]), len(inner_axes(kind.name))
     if sum(stages) * of_block != layers or len(stages) != len(widths):
         raise ModelError(
-            f"{label}: stages {list(stages)} and widths {list(widths)} are not those of {layers} "
+            f"{label}: stages {list(stages)} and widths {list(widths)} do not describe {layers} "
             "layers"
         )
     return {"stages": stages, "widths": widths}

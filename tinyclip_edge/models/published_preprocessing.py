@@ -21,7 +21,7 @@ class PublishedPreprocessing:
 
 
 def published_preprocessing(architecture: str) -> PublishedPreprocessing:
-    """Return what most pretrained tags of a name have; a line says so unless it is CLIP's own."""
+    """Return the preprocessing of most tags of a name, with a note unless it is CLIP's own."""
     tables: dict[str, dict[str, Any]] = {}
     tags: dict[str, list[str]] = {}
     with quiet():
@@ -40,7 +40,7 @@ def published_preprocessing(architecture: str) -> PublishedPreprocessing:
     others = "; ".join(f"{', '.join(tags[text])}: {text}" for text in tags if text != taken)
     note = (
         f"preprocessing of {architecture}/{tags[taken][0]}: {taken}; its pretrained tags differ "
-        f"({others}): name the one of these weights, `convert FILE --config {architecture}/TAG`"
+        f"({others}): name the tag of these weights, `convert FILE --config {architecture}/TAG`"
     )
     return PublishedPreprocessing(tables[taken], (note,), is_unique=False)
 

@@ -1,4 +1,4 @@
-"""Refuse names and options of a config by which libraries would read other files."""
+"""Refuse names and options in a config that would make libraries read other files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.
 
 
 def check_references(model_cfg: dict[str, Any], source: str) -> None:
-    """Raise ModelError for a tower or tokenizer that a config takes from a place of its choice."""
+    """Raise ModelError for a tower or tokenizer that would be read from an untrusted place."""
     vision, text = model_cfg["vision_cfg"], model_cfg["text_cfg"]
     timm_name = vision.get("timm_model_name")
     if timm_name is not None and not _matches(_TIMM_NAME, timm_name):

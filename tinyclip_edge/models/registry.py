@@ -40,7 +40,7 @@ def student_rows() -> list[dict[str, Any]]:
 
 
 def teacher_rows() -> list[dict[str, Any]]:
-    """Compute the rows of ``teacher_rows``; ModelError as ``student_rows``."""
+    """Compute the rows of ``listing.teacher_rows``; raises as ``student_rows`` does."""
     return [
         {
             "name": teacher.name,

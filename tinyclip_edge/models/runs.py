@@ -13,7 +13,7 @@ _MANIFEST = "manifest.json"
 
 
 def student_folder(path: Path) -> Path | None:
-    """Return the model folder that ``path`` is or holds as a run's ``student/``, else None."""
+    """Return ``path`` or a run's ``student/`` in it, whichever is a model folder, else None."""
     for folder in (path, path / "student"):
         if any((folder / name).is_file() for name in (CONFIG, PRUNED_CONFIG)):
             return folder
@@ -21,7 +21,7 @@ def student_folder(path: Path) -> Path | None:
 
 
 def model_config_file(folder: Path) -> Path:
-    """Return the configuration of a model folder. Raises ModelError without folder or file."""
+    """Return the config file of a model folder. Raises ModelError if either is missing."""
     pruned = folder / PRUNED_CONFIG
     path = pruned if pruned.is_file() else folder / CONFIG
     if not folder.is_dir():
@@ -40,7 +40,7 @@ def newest_run(root: str | Path = "runs") -> Path:
 
 
 def newest_bundle(root: str | Path = "bundles") -> Path:
-    """Return the bundle that was written last; BundleError, which says how to get one, without."""
+    """Return the bundle written last. Raises BundleError, with advice, if there is none."""
     bundle = _newest(Path(root), (_MANIFEST,))
     if bundle is None:
         raise BundleError(
@@ -73,5 +73,5 @@ def _newest(root: Path, markers: tuple[str, ...], *, companion: str = "") -> Pat
         and (folder / companion).exists()
         and not folder.name.startswith(".")
     ]
-    # Names break ties, as files of a copied tree may have equal times.
+    # Names break ties, because files of a copied tree may have equal times.
     return max(candidates)[-1] if candidates else None

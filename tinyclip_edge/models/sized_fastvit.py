@@ -1,8 +1,8 @@
-"""FastViT image towers of timm (MCi, MobileCLIP's) in other sizes than their name says.
+"""Timm's FastViT image towers (MCi, MobileCLIP's) in other sizes than their names imply.
 
-``layers`` of vision_cfg lists the blocks of each stage, as a ResNet's does; ``width`` and
-``mlp_ratio`` list one value a stage, or give one: the width of the first stage, after which the
-others grow as in the named model, and the ratio of all stages.
+``layers`` of vision_cfg lists the blocks of each stage, as for a ResNet. ``width`` and
+``mlp_ratio`` list one value per stage, or are one number: the width of the first stage, from which
+the others grow as in the named model, or the ratio of all stages.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from tinyclip_edge.models.meta_device import on_meta_device
 
 @dataclass(frozen=True, slots=True)
 class FastVitSizes:
-    """Sizes of a FastViT, one value a stage; no heads in stages of convolutions."""
+    """Sizes of a FastViT, one value per stage; stages of convolutions have no heads."""
 
     width: list[int]
     layers: list[int]
     head_width: int
     mlp_ratio: list[float]
     attends: list[bool]
-    final_ratio: float  # channels of the last convolution to those of the last stage
+    final_ratio: float  # channels of the last convolution over those of the last stage
 
     @classmethod
     def of(cls, trunk: FastViT) -> FastVitSizes:
@@ -50,7 +50,7 @@ class FastVitSizes:
 
 @functools.lru_cache(maxsize=32)
 def fastvit_sizes(name: str) -> FastVitSizes | None:
-    """Return the sizes of a timm model by name; None if it is no FastViT."""
+    """Return the sizes of a timm model by name; None if it is not a FastViT."""
     import timm
 
     if not timm.is_model(name) or "fastvit" not in name:
@@ -61,7 +61,7 @@ def fastvit_sizes(name: str) -> FastVitSizes | None:
 
 
 def fastvit_keywords(vision: Mapping[str, Any], usual: FastVitSizes) -> dict[str, Any]:
-    """Return the sizes in a vision_cfg as timm's keywords; those that are not given are the name's.
+    """Return a vision_cfg's sizes as timm's keywords; omitted ones are the named model's.
 
     Raises ModelError for sizes that timm cannot build.
     """
@@ -89,7 +89,7 @@ def fastvit_keywords(vision: Mapping[str, Any], usual: FastVitSizes) -> dict[str
         if width % before:
             raise ModelError(
                 f"vision_cfg.width {width} of stage {stage + 1} is not a multiple of {before}, the "
-                "width of the stage before: a convolution by groups lies between them"
+                "width of the stage before: a grouped convolution lies between them"
             )
         if attends and width % head:
             raise ModelError(
@@ -100,7 +100,7 @@ def fastvit_keywords(vision: Mapping[str, Any], usual: FastVitSizes) -> dict[str
 
 
 def final_width(vision: Mapping[str, Any], usual: FastVitSizes) -> int:
-    """Return the channels that a FastViT in the sizes of a vision_cfg pools."""
+    """Return the channels before pooling of a FastViT in the sizes of a vision_cfg."""
     widths: list[int] = fastvit_keywords(vision, usual)["embed_dims"]
     return int(widths[-1] * usual.final_ratio)
 

@@ -1,10 +1,10 @@
-"""Text encoders of transformers, built from a configuration of our own and in any size.
+"""Transformers' text encoders in any size, built from a configuration of our own.
 
-open_clip's configuration names such an encoder, and its sizes come from the hub. Here
+open_clip's configuration only names such an encoder; its sizes come from the hub. Here
 ``hf_config`` of text_cfg, a table of transformers' own keys, describes it, and ``width``,
-``layers``, ``heads``, ``mlp_ratio`` and ``vocab_size``, which open_clip ignores beside
-``hf_model_name``, size it. Students of such towers are built so, and their folders, which have the
-file names of our own forms, need no hub.
+``layers``, ``heads``, ``mlp_ratio`` and ``vocab_size``, which open_clip ignores next to
+``hf_model_name``, set its sizes. Students of such towers are built this way; their folders use
+file names of our own and do not need the hub.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ HFText: TypeAlias = Any  # open_clip's HFTextEncoder or a part of it, read by at
 Table: TypeAlias = "dict[str, Any]"
 
 
-_SMALL = 1 << 16  # settings and positions; M2M-100 has 1024
-_WIDEST_ATTENTION = 16  # of its width, in the largest T5
+_SMALL = 1 << 16  # limit of settings and positions; M2M-100 has 1024
+_WIDEST_ATTENTION = 16  # times the width, as in the largest T5
 
 
 def has_own_text(model_cfg: Mapping[str, Any]) -> bool:
-    """Whether a model_cfg describes a text encoder of transformers itself."""
+    """Whether a model_cfg itself describes its transformers text encoder."""
     return HF_CONFIG in model_cfg["text_cfg"]
 
 
 def is_hf_text(text: HFText) -> bool:
-    """Whether a text tower is open_clip's adapter of one of these encoders of transformers."""
+    """Whether a text tower is open_clip's adapter around one of these transformers encoders."""
     is_adapter = isinstance(text, open_clip.hf_model.HFTextEncoder)
     return is_adapter and text.config.model_type in ENCODER_KINDS
 
@@ -118,7 +118,7 @@ def _check_fit(table: Table, context: object, kind: EncoderKind, label: str) -> 
 
 
 def _positions(kind: EncoderKind, table: Mapping[str, Any], context: int) -> int:
-    """Return the configured positions that texts of a context length need."""
+    """Return how many configured positions a context length needs."""
     return context + (table["pad_token_id"] + 1 if kind.padded_positions else 0)
 
 
@@ -138,7 +138,7 @@ def sizes_of(table: Mapping[str, Any]) -> dict[str, Any]:
 def resolved(text_cfg: Mapping[str, Any]) -> Table:
     """Return the ``hf_config`` of a text_cfg, completed with its sizes.
 
-    Raises ModelError for other sizes than whole numbers above 0.
+    Raises ModelError for sizes that are not whole numbers above 0.
     """
     table: Table = dict(text_cfg[HF_CONFIG])
     kind, usual = ENCODER_KINDS[table["model_type"]], sizes_of(table)
@@ -157,10 +157,10 @@ def resolved(text_cfg: Mapping[str, Any]) -> Table:
 
 
 def student_text(teacher: Mapping[str, Any], overrides: Mapping[str, Any]) -> Table:
-    """Return the text_cfg of a student of an encoder of transformers, sizes and all.
+    """Return the text_cfg of a student of a transformers encoder, including all sizes.
 
-    ``teacher`` has an ``hf_config``. Heads are as wide as the teacher's unless their number is
-    given, and positions as many as the context length needs.
+    ``teacher`` has an ``hf_config``. Heads are as wide as the teacher's unless ``overrides`` sets
+    their number; positions are as many as the context length needs.
     """
     table = teacher[HF_CONFIG]
     usual = {**sizes_of(table), **{k: v for k, v in teacher.items() if k in TEXT_SIZES}}
@@ -176,7 +176,7 @@ def student_text(teacher: Mapping[str, Any], overrides: Mapping[str, Any]) -> Ta
 
 
 def read_text_config(text: HFText) -> Table:
-    """Return the ``hf_config`` of a tower of open_clip."""
+    """Return the ``hf_config`` that describes an open_clip tower."""
     config = text.config.to_dict()
     kind = ENCODER_KINDS[config["model_type"]]
     table = {key: config[key] for key in (*kind.counts, *kind.settings) if key in config}
@@ -203,7 +203,7 @@ def fixed_settings(text: HFText) -> dict[str, object]:
 
 
 def build_text(text_cfg: Mapping[str, Any], embed_dim: int) -> nn.Module:
-    """Return open_clip's HFTextEncoder around an encoder of this configuration, random weights.
+    """Return open_clip's HFTextEncoder for this configuration, with random weights.
 
     No file is read. Raises ModelError for sizes that do not fit, MissingExtraError without
     transformers.
@@ -221,7 +221,7 @@ def build_text(text_cfg: Mapping[str, Any], embed_dim: int) -> nn.Module:
     if pooler == "max_pooler":
         raise ModelError("text_cfg.hf_pooler_type max_pooler cannot be run by open_clip")
     config = _configuration(table, kind)
-    # On meta: all but the encoder, which would come with a decoder.
+    # On meta first: its encoder, which would come with a decoder, is replaced below.
     with on_meta_device():
         text: HFText = open_clip.hf_model.HFTextEncoder(
             options.hf_model_name,
@@ -287,7 +287,7 @@ def _encoder(config: Any, table: Table, *, with_pooler: bool) -> nn.Module:  # n
 
 
 def describe_itself(text: HFText, text_cfg: dict[str, Any]) -> None:
-    """Add to a text_cfg, and to the weights, what an encoder would otherwise get from the hub."""
+    """Add to a text_cfg, and to the weights, whatever its encoder would need the hub for."""
     if is_hf_text(text) and HF_CONFIG not in text_cfg:
         text_cfg[HF_CONFIG] = read_text_config(text)
         if ENCODER_KINDS[text.config.model_type] is M2M_100:

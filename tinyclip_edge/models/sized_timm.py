@@ -1,9 +1,8 @@
-"""Image towers of timm in other sizes than their name says, for students of such towers.
+"""Timm's image towers in other sizes than their names imply, for students of such towers.
 
-open_clip's configuration names a timm model and nothing more. Here ``width``, ``layers``,
-``head_width`` and ``mlp_ratio`` of vision_cfg, which open_clip ignores beside a timm model, size
-it; a folder with such a model has the file names of our own forms, so that open_clip, which would
-build the full size, does not take it for its own.
+open_clip's configuration only names a timm model. Here ``width``, ``layers``, ``head_width`` and
+``mlp_ratio`` of vision_cfg, which open_clip ignores for a timm model, set its sizes. A folder with
+such a model uses file names of our own, so that open_clip does not try to open it at full size.
 """
 
 from __future__ import annotations
@@ -106,13 +105,13 @@ def build_sized(vision: Mapping[str, Any], embed_dim: int) -> nn.Module:
             f"vision_cfg: {name} has no projection (timm_proj: none), so its width {width} must be "
             f"the embedding's {embed_dim}; set embed_dim, or timm_proj: linear"
         )
-    # On meta: all but the trunk, which would be of full size.
+    # On meta first: its trunk, which has the full size, is replaced below.
     with on_meta_device():
         visual: Any = open_clip.timm_model.TimmModel(
             name, embed_dim, image_size=options.image_size, pool=pool, proj=projection
         )
     classes = 0 if projection in ("none", "linear") else embed_dim
-    if pool or projection != "linear":  # else the model's own, as in open_clip
+    if pool or projection != "linear":  # otherwise the model's own, as in open_clip
         sizes["global_pool"] = pool
     visual.trunk = timm.create_model(name, pretrained=False, num_classes=classes, **sizes)
     if projection == "linear":
@@ -122,12 +121,12 @@ def build_sized(vision: Mapping[str, Any], embed_dim: int) -> nn.Module:
 
 
 def pooled_width(vision: Mapping[str, Any]) -> int:
-    """Return the channels that a timm tower in the sizes of a vision_cfg gives. ModelError."""
+    """Return the output channels of a timm tower in a vision_cfg's sizes. Raises ModelError."""
     return _trunk(vision, vision.get("image_size", 224))[0]
 
 
 def _trunk(vision: Mapping[str, Any], image_size: object) -> tuple[int, dict[str, Any]]:
-    """Return the channels that a trunk gives, and timm's keywords for its sizes."""
+    """Return a trunk's output channels, and timm's keywords for its sizes."""
     name = vision["timm_model_name"]
     usual, staged = timm_sizes(name), fastvit_sizes(name)
     if staged is not None and PATCH in vision:
@@ -144,7 +143,7 @@ def _trunk(vision: Mapping[str, Any], image_size: object) -> tuple[int, dict[str
 
 
 def _keywords(vision: Mapping[str, Any], usual: TimmSizes, name: str) -> dict[str, Any]:
-    """Return the sizes as timm's keywords; those that are not given are the name's."""
+    """Return the sizes as timm's keywords; omitted ones are the named model's."""
     width, layers = vision.get("width", usual.width), vision.get("layers", usual.layers)
     head, ratio = vision.get("head_width", usual.head_width), vision.get("mlp_ratio")
     for key, value in (("width", width), ("layers", layers), ("head_width", head)):
@@ -174,7 +173,7 @@ def _keywords(vision: Mapping[str, Any], usual: TimmSizes, name: str) -> dict[st
 
 
 def _stem_keywords(usual: TimmSizes, width: int, name: str) -> dict[str, Any]:
-    """Return timm's keywords for a stem that gives ``width`` channels."""
+    """Return timm's keywords for a stem that outputs ``width`` channels."""
     if width == usual.width:
         return {}
     if not all(hasattr(usual.stem, part) for part in ("stages", "pool")):

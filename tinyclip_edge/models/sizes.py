@@ -44,7 +44,7 @@ def check_sizes(model_cfg: dict[str, Any], source: str) -> None:
 
 
 def _parameters(tower: dict[str, Any], layers: float, embed_dim: float) -> float:
-    """Return the approximate number of parameters, a mask's entries included."""
+    """Return the approximate number of parameters, including a mask's entries."""
     width = _size(tower.get("width"), 768)
     block = width * width * (4 + 2 * _size(tower.get("mlp_ratio"), 4))
     patch, image = _size(tower.get("patch_size"), 16), _size(tower.get("image_size"), 224)
@@ -57,7 +57,7 @@ def _parameters(tower: dict[str, Any], layers: float, embed_dim: float) -> float
 
 
 def _size(value: object, usual: float) -> float:
-    """Return a number as float; of a list (a ResNet's layers, height and width) the sum."""
+    """Return a number as float, or the sum of a list (a ResNet's layers, height and width)."""
     if isinstance(value, (list, tuple)):
         return sum(_size(item, 0.0) for item in value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):

@@ -58,13 +58,13 @@ def create_student(
 ) -> LoadedClip:
     """Return a student with random weights (the caller seeds torch).
 
-    ``model`` is a zoo name or an open_clip model_cfg; settings that it omits (image and patch
+    ``model`` is a zoo name or an open_clip model_cfg. Settings that it omits (image and patch
     size, vocabulary, context length, embedding, activation) are the teacher's, and so are
-    preprocessing and tokenizer. A student with CLIP's vocabulary, or with a tokenizer that it
-    names, is an ordinary CLIP with that one, and so is one with ``hf_model_name: None`` whose
-    teacher has a text encoder of transformers; without ``own_tokens`` it has the teacher's
-    tokenizer whatever it names. Factor and bias of a sigmoid are the teacher's; ``frozen`` towers
-    have its settings too, and ``model`` must leave them out. Raises ModelError.
+    preprocessing and tokenizer. With CLIP's vocabulary, or a tokenizer that it names, a student is
+    an ordinary CLIP with that tokenizer; ``hf_model_name: None`` also makes it an ordinary CLIP if
+    its teacher has a transformers text encoder. Without ``own_tokens`` it has the teacher's
+    tokenizer, whatever it names. Scale and bias of a sigmoid are the teacher's. ``frozen`` towers
+    have all of the teacher's settings, and ``model`` must leave them out. Raises ModelError.
     """
     name, overrides = _named_shape(model)
     if not own_tokens:
@@ -91,7 +91,7 @@ def create_student(
 
 @torch.no_grad()
 def _inherit_sigmoid(student: LoadedClip, teacher: LoadedClip) -> None:
-    """Give a student the factor and the bias by which its teacher judges a label."""
+    """Give a student its teacher's logit scale and bias."""
     for name in ("logit_scale", "logit_bias"):
         value = teacher.model.get_parameter(name).detach().reshape(-1)[0]
         student.model.get_parameter(name).fill_(value.item())
@@ -99,7 +99,7 @@ def _inherit_sigmoid(student: LoadedClip, teacher: LoadedClip) -> None:
 
 def names_own_tokenizer(model: str | dict[str, Any], teacher: LoadedClip) -> bool:
     """Whether a zoo name or model_cfg selects a tokenizer other than its teacher's."""
-    if isinstance(model, str) and zoo_entry(model).stages:  # masks leave the teacher's
+    if isinstance(model, str) and zoo_entry(model).stages:  # masks leave the teacher's tokenizer
         return False
     text = _named_shape(model)[1].get("text_cfg", {})
     return has_own_tokenizer(text, teacher_cfg(teacher)["text_cfg"])
@@ -154,13 +154,13 @@ def plan_student(
     """Plan which weights of the teacher the student inherits; neither is changed.
 
     ``importance`` needs ``calibration``: pixels ``[N, 3, H, W]`` as the teacher takes them, and ids
-    ``[N, L]``, or several of these with weights; it is measured on ``device`` (None: where the
-    teacher is). ``modes`` says which towers stay fresh, or become the teacher's, whatever their
-    kind; the others are inherited.
+    ``[N, L]``, or several such pairs with weights; it is measured on ``device`` (None: where the
+    teacher is). ``modes`` says which towers keep fresh weights or become the teacher's, whatever
+    their kind; all others are inherited.
 
     Raises InheritanceError when activation or pooling differ, or when the student does not fit into
-    the teacher. Another image size interpolates the positional embedding, and another patch size
-    that and the patch embedding.
+    the teacher. The positional embedding is interpolated to another image or patch size, and the
+    patch embedding resized to another patch size.
     """
     if UNITS in teacher.config:
         raise InheritanceError(
@@ -186,7 +186,7 @@ def plan_student(
         ClipShape.of(student_state, head_widths(student), towers=towers),
     )
     if "image" in towers and shapes[0].image.kind == shapes[1].image.kind:
-        check_trunks(teacher, student)  # of other kinds, the plan names them
+        check_trunks(teacher, student)  # the plan refuses towers of different kinds
     if "text" in towers:
         check_text_encoders(teacher, student)
     if "text" in towers and not same_ids(teacher.tokenizer, student.tokenizer):

@@ -1,4 +1,4 @@
-"""The complete configuration of a student: what it omits is its teacher's."""
+"""Complete a student's configuration with its teacher's settings."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ _TEXT_SIZES = (
     "act_kwargs",
     "norm_kwargs",
 )
-# Settings of a student's image tower that leave it of a timm teacher's kind.
+# Settings with which a student's image tower remains the kind of its timm teacher's.
 _TIMM_SIZE_KEYS = {*SIZES, PATCH, "image_size"}
-# Settings of its text tower that leave it an encoder of transformers like its teacher's.
+# Settings with which its text tower remains a transformers encoder like its teacher's.
 _HF_KEYS = {
     *TEXT_SIZES,
     *("context_length", "vocab_size", "hf_model_name", "hf_pooler_type", "hf_proj_type"),
@@ -49,7 +49,7 @@ _TEACHER_ONLY = ("custom_text", "init_logit_bias")
 
 
 def teacher_cfg(teacher: LoadedClip) -> dict[str, Any]:
-    """Return a teacher's model_cfg, with the sizes of a text encoder of transformers."""
+    """Return a teacher's model_cfg, including the sizes of a transformers text encoder."""
     config: dict[str, Any] = deepcopy(teacher.config["model_cfg"])
     if "hf_model_name" in config["text_cfg"]:
         config["text_cfg"].setdefault("vocab_size", teacher.vocabulary)
@@ -60,17 +60,17 @@ def teacher_cfg(teacher: LoadedClip) -> dict[str, Any]:
 
 
 def without_tokenizer(model_cfg: dict[str, Any]) -> dict[str, Any]:
-    """Return a model_cfg that names no tokenizer, and no ids of one."""
+    """Return a model_cfg that names neither a tokenizer nor any of its ids."""
     dropped = {*_TOKENIZER_KEYS, "eos_id", "pad_id"} - {"context_length"}
     text = {k: v for k, v in model_cfg.get("text_cfg", {}).items() if k not in dropped}
     return {**model_cfg, "text_cfg": text}
 
 
 def needs_end(student: dict[str, Any], teacher: dict[str, Any], *, own_tokenizer: bool) -> bool:
-    """Whether a student's pooling must be found from its tokenizer.
+    """Whether a student's pooling must be derived from its tokenizer.
 
-    It is the teacher's where the towers are of one kind with one tokenizer, and at the highest id
-    with CLIP's own.
+    Otherwise it is the teacher's, if both towers have the same kind and tokenizer, or at the
+    highest id, with CLIP's own tokenizer.
     """
     if "hf_model_name" in student:
         return False
@@ -82,11 +82,11 @@ def needs_end(student: dict[str, Any], teacher: dict[str, Any], *, own_tokenizer
 
 
 def pooling_at_end(text: dict[str, Any], end: int | None, name: str) -> dict[str, Any]:
-    """Return settings by which a text tower of open_clip reads up to the end of a text.
+    """Return settings with which an open_clip text tower pools at the end of a text.
 
-    It stays causal: a tower of open_clip without that mask attends to the padding, which those of
-    transformers ignore, and an end token sees all words before it either way. Raises ModelError for
-    a tower that would pool elsewhere.
+    It stays causal: without that mask, an open_clip tower attends to padding, which transformers'
+    towers ignore; the end token sees all words before it either way. Raises ModelError for a tower
+    that would pool elsewhere.
     """
     pool = text.get("pool_type", "eos")
     if pool == "eos":
@@ -106,7 +106,7 @@ def pooling_at_end(text: dict[str, Any], end: int | None, name: str) -> dict[str
 
 
 def complete_cfg(overrides: dict[str, Any], teacher: dict[str, Any], name: str) -> dict[str, Any]:
-    """Return a student's model_cfg, what it omits taken from its teacher's. Raises ModelError."""
+    """Return a student's model_cfg, completed from its teacher's. Raises ModelError."""
     overrides = deepcopy(overrides)
     vision, text = overrides.pop("vision_cfg", {}), overrides.pop("text_cfg", {})
     if not isinstance(vision, dict) or not isinstance(text, dict):
@@ -115,7 +115,7 @@ def complete_cfg(overrides: dict[str, Any], teacher: dict[str, Any], name: str) 
     if has_own_tokenizer(text, teacher["text_cfg"]):
         excluded.update(_TEACHER_ONLY)
     if "hf_model_name" in teacher["text_cfg"] and "hf_model_name" not in text:
-        excluded.add("custom_text")  # a text tower of open_clip's own needs it not
+        excluded.add("custom_text")  # open_clip's own text tower does not need it
     config = {
         **{k: v for k, v in deepcopy(teacher).items() if k not in excluded},
         **overrides,
@@ -124,7 +124,7 @@ def complete_cfg(overrides: dict[str, Any], teacher: dict[str, Any], name: str) 
     }
     tower = config["vision_cfg"]
     if "embed_dim" not in overrides and is_sized(config) and tower.get("timm_proj") == "none":
-        config["embed_dim"] = pooled_width(tower)  # such a tower's embedding is its channels
+        config["embed_dim"] = pooled_width(tower)  # its channels are the embedding
     width, heads = config["embed_dim"], tower.get("attn_pooler_heads", 8)
     if tower.get("attentional_pool") and "attn_pooler_heads" not in vision and type(width) is int:
         # Heads as wide as the teacher's, as many as fit.
@@ -140,7 +140,7 @@ def with_whole_towers(
     towers: Collection[TowerName],
     name: str,
 ) -> dict[str, Any]:
-    """Return a student's model_cfg in which towers have all of its teacher's settings.
+    """Return a student's model_cfg in which these towers have all of its teacher's settings.
 
     Raises ModelError where the student's own settings contradict that.
     """
@@ -162,7 +162,7 @@ def with_whole_towers(
 
 
 def _vision_base(teacher: dict[str, Any], student: dict[str, Any]) -> dict[str, Any]:
-    """Return the teacher's vision settings where the student's tower is of the same kind."""
+    """Return the teacher's vision settings if the student's tower is of the same kind."""
     if "timm_model_name" in teacher and not student.keys() - _TIMM_SIZE_KEYS:
         return _timm_base(teacher, student)
     timm = "timm_model_name" in teacher or "timm_model_name" in student
@@ -174,7 +174,7 @@ def _vision_base(teacher: dict[str, Any], student: dict[str, Any]) -> dict[str, 
 
 
 def _timm_base(teacher: dict[str, Any], student: dict[str, Any]) -> dict[str, Any]:
-    """Return a timm teacher's vision settings, with all sizes where the student gives some."""
+    """Return a timm teacher's vision settings, with all of its sizes if the student sets any."""
     name = teacher["timm_model_name"]
     usual = None
     if student.keys() & {*SIZES, PATCH}:
@@ -186,7 +186,7 @@ def _timm_base(teacher: dict[str, Any], student: dict[str, Any]) -> dict[str, An
 
 
 def has_own_tokenizer(student: dict[str, Any], teacher: dict[str, Any]) -> bool:
-    """Whether a student's text settings name another tokenizer than its teacher has."""
+    """Whether a student's text settings name a tokenizer other than its teacher's."""
     if "hf_tokenizer_name" in student:
         return bool(student["hf_tokenizer_name"] != teacher.get("hf_tokenizer_name"))
     return (
@@ -196,7 +196,7 @@ def has_own_tokenizer(student: dict[str, Any], teacher: dict[str, Any]) -> bool:
 
 
 def _text_cfg(teacher: dict[str, Any], student: dict[str, Any]) -> dict[str, Any]:
-    """Return a student's text settings: its own, and the teacher's where they are of one kind."""
+    """Return a student's text settings: its own, and the teacher's if both are of one kind."""
     if (
         HF_CONFIG in teacher
         and student.get("hf_model_name", teacher["hf_model_name"]) == teacher["hf_model_name"]
@@ -205,7 +205,7 @@ def _text_cfg(teacher: dict[str, Any], student: dict[str, Any]) -> dict[str, Any
     ):
         return student_text(deepcopy(teacher), student)
     text = {**_text_base(teacher, student), **student}
-    if text.get("hf_model_name", "") is None:  # a transformer of open_clip's, by request
+    if text.get("hf_model_name", "") is None:  # open_clip's own transformer, by request
         del text["hf_model_name"]
     return text
 

@@ -31,9 +31,9 @@ _SPECIAL_TOKENS = (
     "cls_token",
     "mask_token",
 )
-OPEN_CLIP_VOCABULARY = 49408  # tokens of the byte-pair file that open_clip carries
+OPEN_CLIP_VOCABULARY = 49408  # tokens of the byte-pair file that open_clip ships
 Tokenize: TypeAlias = Callable[[Sequence[str]], Tensor]
-# Any two vocabularies differ in the first two; the rare signs have high ids in a large one.
+# The first two tell any vocabularies apart; the rare characters have high ids in a large one.
 _ASCII_PROBES = 2
 _PROBE = ("a photo of a cat", "two red bicycles and blue squares", "Żółć, 42 — ½ & 猫")
 _PROBE_LENGTH = 64  # tokens
@@ -49,7 +49,7 @@ class FileTokenizer:
         self.eot_token_id = tokenizer.eot_token_id
 
     def __call__(self, texts: Sequence[str], context_length: int | None = None) -> Tensor:
-        """Return the ids, zeros after the end token; another length as in open_clip's own."""
+        """Return the ids, zeros after the end token; ``context_length`` is as in open_clip."""
         tokenizer = self._tokenizer
         if context_length is not None:
             tokenizer = copy(tokenizer)
@@ -60,7 +60,8 @@ class FileTokenizer:
 class LocalTokenizer(open_clip.tokenizer.HFTokenizer):  # type: ignore[misc]
     """A tokenizer.json of any family, with open_clip's text cleaning.
 
-    Of its tokenizer_config.json only the special tokens are read: no class, code or other file.
+    Only special tokens and the padding and truncation sides are read from its
+    tokenizer_config.json: no class, code or other file.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class LocalTokenizer(open_clip.tokenizer.HFTokenizer):  # type: ignore[misc]
 def tokenizer_beside(folder: Path) -> Path | None:
     """Return a folder's tokenizer.json; None if it has none.
 
-    Raises ModelError where it, or a file copied together with it, is a link out of the folder:
+    Raises ModelError if it, or a file copied together with it, is a link out of the folder:
     saving the model again must not copy other files of the machine.
     """
     from tinyclip_edge.starter import teacher_path
@@ -159,16 +160,16 @@ def same_ids(first: Tokenize, second: Tokenize) -> bool:
 
 
 def _probe_ids(tokenizer: Any) -> Tensor:  # noqa: ANN401
-    """Return int64 ``[N, L]``, real ids also where models are built on the meta device."""
+    """Return int64 ``[N, L]``, real ids even while models are built on the meta device."""
     with torch.device("cpu"):
         ids: Tensor = tokenizer(list(_PROBE), context_length=_PROBE_LENGTH)
     return ids
 
 
 def end_token_id(tokenizer: Any) -> int | None:  # noqa: ANN401
-    """Return the id whose first place in every text is after its last word; None without one.
+    """Return the id that first occurs after the last word of every text; None without one.
 
-    Texts that are cut at the context length are among those tried; padding on the left is none.
+    A text that is cut at the context length is among those tried. Padding on the left gives None.
     """
     with torch.device("cpu"):
         ids: Tensor = tokenizer([*_PROBE, _LONG])
@@ -179,7 +180,7 @@ def end_token_id(tokenizer: Any) -> int | None:  # noqa: ANN401
     if int(lengths.min()) == 0 or not torch.equal(words, places < lengths[:, None]):
         return None
     if int(lengths.max()) < ids.shape[1]:
-        return pad  # it ends even the text that is cut
+        return pad  # it ends even the text that was cut
     ends = ids.gather(1, lengths[:, None] - 1)
     unique = bool((ends == ends[0]).all()) and bool((ids == ends).sum(dim=1).eq(1).all())
     return int(ends[0]) if unique else None

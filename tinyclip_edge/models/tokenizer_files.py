@@ -42,17 +42,17 @@ WORDS = r"""'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
 
 @dataclass(frozen=True, slots=True)
 class SpecialTokens:
-    """Ids of start and end of text."""
+    """Ids of the start and end tokens."""
 
     start: int
     end: int
-    plain: Mapping[str, Any] = field(default_factory=dict)  # of another than CLIP's
+    plain: Mapping[str, Any] = field(default_factory=dict)  # of tokenizers other than CLIP's
 
 
 def write_tokenizer(clip: LoadedClip, folder: Path) -> SpecialTokens:
     """Write ``tokenizer.json`` and ``tokenizer_config.json``: the model's own, or open_clip's BPE.
 
-    The model's own file is copied, completed only if it does not add start and end of text.
+    The model's own file is copied, and completed only if it does not add start and end tokens.
 
     Raises ModelError for a tokenizer that has no tokenizer.json form.
     """
@@ -142,7 +142,7 @@ def scratch_folder() -> Path:
 def from_word_pieces(folder: Path) -> Path:
     """Return a tokenizer.json built from BERT's ``vocab.txt``, for this process. Raises ModelError.
 
-    Its tokenizer_config.json lies beside it.
+    Its tokenizer_config.json is next to it.
     """
     from tokenizers import BertWordPieceTokenizer
 

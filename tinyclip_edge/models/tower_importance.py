@@ -1,4 +1,4 @@
-"""Which units of one tower matter, on one or several calibrations.
+"""Measure which units of one tower matter, on one or several calibrations.
 
 Shapes: N pairs, L tokens, D embedding dimension.
 """
@@ -36,7 +36,7 @@ from tinyclip_edge.models.calibration import Calibration
 from tinyclip_edge.models.clip import LoadedClip
 
 CHUNK = 32  # pairs run at once: bounds the memory of the activations
-DRAWS = 4  # random directions a pair; on the starter teacher 8 chose no better, 1 worse
+DRAWS = 4  # random directions per pair; on the starter teacher 8 were no better, 1 was worse
 LAYER_PAIRS = 64  # pairs on which a choice of layers is scored
 SEED = 0
 
@@ -65,7 +65,7 @@ class MeasuredTower:
     scores: tuple[Scores, ...]  # on each calibration
 
     def ranking(self, factors: Sequence[float]) -> AnyRanking:
-        """Return the scores on all calibrations, each by its factor."""
+        """Return the scores on all calibrations, each weighted by its factor."""
         units = mixed_scores(self.scores, factors)
         if isinstance(units, UnitScores):
             return Ranking(self.layers[0], units)
@@ -77,15 +77,15 @@ class MeasuredTower:
 def measure_tower(
     sides: Sequence[Side], factors: Sequence[float], student: TowerShape, model: nn.Module
 ) -> MeasuredTower:
-    """Search the layers of a tower and score the units in them, on each calibration.
+    """Choose the layers of a tower and score the units in them on each calibration.
 
-    Layers are those of the least weighted sum of the affinity KLs.
+    The chosen layers minimise the weighted sum of the affinity KLs.
     """
     counts, first = [student.layers], 0
     if student.parts:
         counts = [part.blocks for part in student.parts]
     elif student.kind == RESNET.name:
-        # The first block of a stage has its only shortcut to the stage before.
+        # Only the first block of a stage has a shortcut that fits the stage before.
         counts, first = list(student.stages), 1
     selected = _search(sides, factors, counts, first)
     scores: list[Scores] = []
@@ -100,7 +100,7 @@ def measure_tower(
 def _probe(
     side: Side, student: TowerShape, model: nn.Module
 ) -> TowerProbe | StagedProbe | ResNetProbe:
-    """Return the probe of the layers that run now."""
+    """Return a probe of the layers that currently run."""
     if student.parts:
         return StagedProbe(model.get_submodule("visual.trunk"), side.shape.head_width)
     if student.kind == RESNET.name:
@@ -135,7 +135,7 @@ def tower_side(
 
 
 def _after_pooling(model: nn.Module, shape: TowerShape) -> nn.Module | None:
-    """Return the layer after the pooling of an encoder of transformers; None without one."""
+    """Return the layer after the pooling of a transformers encoder; None without one."""
     points = TOWER_KINDS[shape.kind].probe
     if points is None or not points.pooled:
         return None
@@ -155,9 +155,9 @@ def unit_features(encode: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
 def _search(
     sides: Sequence[Side], factors: Sequence[float], counts: Sequence[int], first: int
 ) -> tuple[Indices, ...]:
-    """Return which blocks of each stage are inherited, one stage after the other.
+    """Choose which blocks of each stage are inherited, one stage after the other.
 
-    The ``first`` ones of each are always.
+    The first ``first`` blocks of each are always inherited.
     """
     whole = [tuple(range(len(stage.modules))) for stage in sides[0].stages]
     selected: list[Indices] = []
@@ -172,7 +172,7 @@ def _search(
 
 
 def _after(first: int, choice: Indices) -> Indices:
-    """Return the blocks of a choice among those after the ``first`` ones, and these."""
+    """Return the first ``first`` blocks, and those of a choice that counts from after them."""
     return (*range(first), *(first + block for block in choice))
 
 

@@ -13,7 +13,7 @@ from tinyclip_edge.models.pieces import Pieces, TokenizerJson
 def base_ids(content: TokenizerJson, pieces: Pieces) -> set[int]:
     """Return the ids that every vocabulary retains.
 
-    Added and special tokens, the unknown one, bytes, padding, and 0, which fills up texts.
+    They are added and special tokens, the unknown one, bytes, padding, and 0, which pads texts.
     """
     added = {token["id"] for token in content.get("added_tokens") or ()}
     padding = content.get("padding") or {}
@@ -22,7 +22,7 @@ def base_ids(content: TokenizerJson, pieces: Pieces) -> set[int]:
 
 
 def required_ids(pieces: Pieces, base: Iterable[int], used: Iterable[int]) -> list[int]:
-    """Return ``base`` and ``used`` with all that they need, in order."""
+    """Return ``base`` and ``used`` with all ids that the latter need, in order."""
     required = set(base)
     for index in used:
         if index not in required:
@@ -33,9 +33,9 @@ def required_ids(pieces: Pieces, base: Iterable[int], used: Iterable[int]) -> li
 def commonest_ids(
     pieces: Pieces, base: Iterable[int], counts: Mapping[int, int], size: int
 ) -> list[int]:
-    """Return at most ``size`` ids: ``base``, and the commonest with all that they need.
+    """Return at most ``size`` ids: ``base``, and the commonest with all ids that they need.
 
-    A token that would need more than there is room for is left out, and the next one considered.
+    A token that needs more ids than there is room for is skipped.
     Raises ConfigError when ``size`` is smaller than ``base``.
     """
     required = set(base)
@@ -57,7 +57,7 @@ def commonest_ids(
 def trimmed_json(content: TokenizerJson, pieces: Pieces, ids: Sequence[int]) -> TokenizerJson:
     """Return the tokenizer.json whose n-th token is the old ``ids[n]``, ascending.
 
-    Raises ModelError for a post-processor with unknown places of ids.
+    Raises ModelError for an unsupported kind of post-processor.
     """
     new_ids = {old_id: position for position, old_id in enumerate(ids)}
     result = copy.deepcopy({key: value for key, value in content.items() if key != "model"})

@@ -1,4 +1,4 @@
-"""Make a text model's vocabulary smaller: fewer rows in its token table, a tokenizer of those."""
+"""Make a model's vocabulary smaller: fewer rows in its token table, and a tokenizer to match."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ from tinyclip_edge.runtime.tokenizer_json import parse_tokenizer, tokenizer_erro
 OpenClip: TypeAlias = Any  # a module of open_clip, read by its attribute names
 CutTexts: TypeAlias = Callable[[Sequence[str]], list[list[int]]]
 
-UNKNOWN = 0.5  # share of unknown tokens from which on a corpus is not the vocabulary's
+UNKNOWN = 0.5  # share of unknown tokens above which a corpus does not suit the vocabulary
 _COMPARED = 2048  # texts whose pieces are compared after a cut
 _CHUNK = 4096  # texts cut at once
 
 
 class Vocabulary:
-    """The tokens of a model, out of which it can be cut to fewer.
+    """The tokens of a model, which can be cut to fewer.
 
     Raises ModelError for a tokenizer that has no tokenizer.json form, or is of an unsupported kind.
     """
@@ -68,7 +68,8 @@ class Vocabulary:
         base = base_ids(self._content, self._pieces) | self._special
         if max(base) >= rows:
             raise ModelError(
-                f"{clip.name}: its tokenizer has a token {max(base)}, its token table {rows} rows"
+                f"{clip.name}: its tokenizer has a token with id {max(base)}, its token table only "
+                f"{rows} rows"
             )
         self._base = base
 
@@ -79,7 +80,7 @@ class Vocabulary:
         return hashlib.sha256(json.dumps(pieces).encode()).hexdigest()
 
     def read(self, texts: Iterable[str], source: str) -> Corpus:
-        """Cut texts into tokens; repeated ones are counted.
+        """Split texts into tokens, and count repeated texts.
 
         Raises DataError without texts, and when the tokenizer knows less than half of their tokens.
         """
@@ -116,15 +117,15 @@ class Vocabulary:
     def commonest(self, corpus: Corpus, size: int) -> list[int]:
         """Return at most ``size`` ids, the commonest of a corpus, ascending.
 
-        Raises ConfigError when ``size`` is more than there are, or fewer than each vocabulary has.
+        Raises ConfigError as ``check_size`` does.
         """
         self.check_size(size)
         return commonest_ids(self._pieces, self._base, corpus.counts, size)
 
     def first(self, size: int) -> list[int]:
-        """Return ``size`` ids, the lowest besides those of each vocabulary: a stand-in.
+        """Return ``size`` ids as a stand-in: those of every vocabulary, and the lowest others.
 
-        Raises ConfigError as ``commonest``.
+        Raises ConfigError as ``check_size`` does.
         """
         self.check_size(size)
         others = sorted(set(self._pieces.names) - self._base)
@@ -140,9 +141,9 @@ class Vocabulary:
         commonest_ids(self._pieces, self._base, {}, size)
 
     def cut(self, ids: Sequence[int]) -> LoadedClip:
-        """Return the model with these tokens alone, ascending; other weights are shared with it.
+        """Return the model with only these tokens, ascending; all other weights are shared.
 
-        Its tokenizer files are in a folder of this process. Raises ModelError for ids that are not
+        Its tokenizer files are in a temporary folder. Raises ModelError for ids that are not
         its own, or a text tower without a token table.
         """
         if list(ids) != sorted({*ids} & {*range(self._clip.vocabulary)}):
@@ -159,7 +160,7 @@ class Vocabulary:
         return _with_rows(self._clip, ids, path)
 
     def compare(self, cut: LoadedClip, ids: Sequence[int], corpus: Corpus) -> VocabularyReport:
-        """Report on a cut; ModelError where a text of retained tokens has other pieces."""
+        """Report on a cut; ModelError if a text of retained tokens is split into other pieces."""
         covered = corpus.covered(ids)
         step = max(1, int(covered.sum()) // _COMPARED)
         assert cut.tokenizer_file is not None
@@ -202,7 +203,7 @@ def _special_ids(clip: LoadedClip, special: SpecialTokens) -> set[int]:
 
 
 def _cutter(clip: LoadedClip, path: Path) -> CutTexts:
-    """Return what cuts texts into ids, without special tokens and of any length."""
+    """Return a function that splits texts of any length into ids, without special tokens."""
     wrapper: Any = clip.tokenizer
     if not hasattr(wrapper, "strip_sep_token"):  # CLIP's own, of any form
         tokenizer = ClipTokenizer.from_file(path, clip.context_length)
@@ -230,7 +231,7 @@ def _with_rows(clip: LoadedClip, ids: Sequence[int], tokenizer_file: Path) -> Lo
         clip, model=model, config=config, tokenizer_file=tokenizer_file, weights_file=None
     )
     text, table = text_part(model), _token_table(cut)
-    # The module stays: some scale what they look up.
+    # The module is reused: some scale the rows they look up.
     table.weight = nn.Parameter(
         table.weight.detach()[list(ids)].clone(), requires_grad=table.weight.requires_grad
     )

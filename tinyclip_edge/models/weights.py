@@ -14,8 +14,8 @@ from tinyclip_edge.models.checkpoint_file import read_checkpoint
 from tinyclip_edge.paths import refuse_pointer
 
 NAMES_SHOWN = 5
-RESIZED = ("positional_embedding", "pos_embed")  # by open_clip, to the config's image or context
-MAX_GROWTH = 2  # values of a network for one in its file; resized positions are few
+RESIZED = ("positional_embedding", "pos_embed")  # by open_clip, to the config's image and context
+MAX_GROWTH = 2  # values of a network per value in its file; resized positions are few
 SCALES = ("logit_scale", "logit_bias")
 
 
@@ -54,7 +54,7 @@ def fill(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
 def check_fit(state: dict[str, Tensor], expected: Mapping[str, Tensor], source: str) -> None:
     """Raise ModelError unless ``state`` has the names and shapes of ``expected``.
 
-    Those tensors may be on the meta device. A scale is reshaped in place, as published files
+    Those tensors may be on the meta device. A scale is reshaped in place, because published files
     disagree on [] and [1].
     """
     for key in SCALES:
@@ -63,8 +63,8 @@ def check_fit(state: dict[str, Tensor], expected: Mapping[str, Tensor], source: 
     fused = next((key for key in state if ".reparam_conv." in key and key not in expected), None)
     if fused is not None:
         raise ModelError(
-            f"{source} is fused for inference ('{fused}'), and models are built with the branches "
-            "that train; give the weights before they were fused"
+            f"{source} is fused for inference ('{fused}'), but models are built with the training "
+            "branches; give the unfused weights"
         )
     missing = [key for key in expected if key not in state]
     extra = [key for key in state if key not in expected]
@@ -77,7 +77,7 @@ def check_fit(state: dict[str, Tensor], expected: Mapping[str, Tensor], source: 
 
 
 def stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of a weight file's tensors, of safetensors by its header alone.
+    """Return the shapes of a weight file's tensors; of safetensors only the header is read.
 
     Raises ModelError for a damaged file.
     """
@@ -96,7 +96,7 @@ def refuse_larger(
 ) -> None:
     """Raise ModelError for a network that is much larger than its weight file.
 
-    Positions may be resized, and tensors have other names, where open_clip reads the file.
+    open_clip may resize positions and rename tensors when it reads the file.
     """
     misshapen = [
         f"{key} {list(stored[key])} for {list(tensor.shape)}"

@@ -1,4 +1,4 @@
-"""Named students: two of the starter teacher, and the published TinyCLIPs."""
+"""Named students: two for the starter teacher, and the published TinyCLIPs."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def test_json_and_hugging_face(run, checkpoint, tmp_path):
     assert code == 0
     printed = json.loads(out)
     assert printed["forms"] == ["B", "C"]
-    assert printed["activation"] == "QuickGELU (as asked)"
+    assert printed["activation"] == "QuickGELU (as requested)"
     assert printed["parameters"]["image"] == 828_672
     config = json.loads((tmp_path / "toy" / "config.json").read_text())
     assert config["vision_config"]["hidden_act"] == "quick_gelu"

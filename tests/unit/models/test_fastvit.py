@@ -121,7 +121,7 @@ def test_the_form_for_inference_is_refused(tmp_path):
         inherit_student(teacher, student)
     save_local_dir(tmp_path / "fused", teacher)
     with pytest.raises(
-        ModelError, match=r"fused for inference .* branches that train; give"
+        ModelError, match=r"fused for inference .* training branches; give"
     ) as caught:
         load_clip(str(tmp_path / "fused"))
     assert "\n" not in str(caught.value)
@@ -168,7 +168,7 @@ def test_sizes_that_cannot_be_are_one_line(vision, message):
         ({"width": 32}, r"width 32 is more than the teacher's 16"),
         ({"layers": [2, 3, 4, 2]}, r"stage 2: blocks 3 is more than the teacher's 2"),
         ({"mlp_ratio": 4}, r"stage 1: neurons 64 is more than the teacher's 48"),
-        ({"width": [8, 32, 64, 128]}, r"stage 2: 4 channels to each of the stage before"),
+        ({"width": [8, 32, 64, 128]}, r"stage 2: 4 channels for each of the stage before"),
     ],
 )
 def test_a_larger_student_is_refused(vision, message):

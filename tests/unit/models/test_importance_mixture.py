@@ -72,7 +72,7 @@ def test_a_single_calibration_keeps_its_scores_as_they_are():
 
 
 def test_alike_calibrations_are_refused():
-    with pytest.raises(InheritanceError, match="all alike, so that they give no importance"):
+    with pytest.raises(InheritanceError, match="all alike, so importance cannot be measured"):
         mixture_factors((1.0, 1.0), (torch.ones(2), torch.zeros(2)))
 
 
@@ -115,8 +115,9 @@ def test_the_report_says_what_each_calibration_alone_would_choose(toy_teacher):
     assert report.method == "uniform, by importance (general 0.25, domain 0.75)"
     notes = [note for note in report.notes if "alone chooses" in note]
     assert [note.split(" alone")[0] for note in notes] == [
-        "of the units of these layers general", "of the units of these layers domain",
-    ]  # fmt: skip
+        "of the units chosen in these layers, general",
+        "of the units chosen in these layers, domain",
+    ]
 
 
 def test_shared_units_are_counted(toy_teacher):

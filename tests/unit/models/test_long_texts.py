@@ -133,7 +133,7 @@ def fg_clip(tmp_path):
 
 def test_fg_clip_reads_short_captions_by_its_config(fg_clip):
     folder, short, _ = fg_clip
-    with pytest.warns(TinyClipWarning, match="FG-CLIP: its reading of texts of up to 77 tokens"):
+    with pytest.warns(TinyClipWarning, match="FG-CLIP: it is opened for texts of up to 77 tokens"):
         clip = load_clip(str(folder))
     assert clip.context_length == SHORT
     compare(clip, short)
@@ -144,7 +144,7 @@ def test_fg_clip_reads_long_captions_by_request(fg_clip):
     config = json.loads((folder / "config.json").read_text())
     config["text_config"]["max_position_embeddings"] = LONG
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.warns(TinyClipWarning, match="texts of up to 248 tokens is opened"):
+    with pytest.warns(TinyClipWarning, match="opened for texts of up to 248 tokens"):
         clip = load_clip(str(folder))
     assert clip.context_length == LONG
     compare(clip, long)

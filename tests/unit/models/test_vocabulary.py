@@ -202,7 +202,7 @@ def test_a_table_with_too_few_rows_is_refused(tmp_path):
     clip = clip_of("unigram", tmp_path)
     table = token_table(clip.model)
     table.num_embeddings = 20
-    with pytest.raises(ModelError, match="its token table 20 rows"):
+    with pytest.raises(ModelError, match="its token table only 20 rows"):
         Vocabulary(clip)
 
 
