@@ -127,7 +127,7 @@ def _export(job: ExportJob) -> ExportReport:
             target=target,
             familiarity=verified.familiarity,
         )
-        manifest.write(job.folder)  # a fresh process opens the bundle by it
+        manifest.write(job.folder)  # the fresh processes need it
     manifest = _calibrated(job, manifest, timer)
     with timer.stage("reload"):
         check_reloads(job, checks, engine)
@@ -176,7 +176,7 @@ def _write_optional_files(
 
 
 def _calibrated(job: ExportJob, manifest: Manifest, timer: StageTimer) -> Manifest:
-    """Return the manifest with what held-out images say about the answers, if there are any."""
+    """Return the manifest with the calibration on held-out images, if there are any."""
     if job.settings.held_out is None:
         return manifest
     with timer.stage("calibrate"):

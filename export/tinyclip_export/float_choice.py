@@ -1,4 +1,4 @@
-"""Choose the float image tower of convolutions where int8 is not both close to it and faster."""
+"""Choose the float image tower of convolutions if int8 is not close to it, or is slower."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tinyclip_export.verification.embeddings import TimedEmbeddings
 from tinyclip_export.verification.gates import check_latency, check_values, least_cosine
 from tinyclip_export.verification.metrics import cosine_stats
 
-MIN_MS = 5.0  # of fp32; towers of less time are not judged by it, as calls and noise decide there
+MIN_MS = 5.0  # of fp32; speed is not judged below it, where calls and noise dominate
 
 
 def with_float_images(
@@ -24,10 +24,10 @@ def with_float_images(
     reference: TimedEmbeddings,
     embeddings: dict[str, TimedEmbeddings],
 ) -> dict[str, TowerRecipes]:
-    """Return the recipes; where float is the better image tower, replace recipe and file by it.
+    """Return the recipes, with recipe and file replaced where float is the better image tower.
 
-    This applies to precisions whose own recipe is for transformers (int8, uint8), in an image tower
-    of convolutions. `embeddings` get those of fp32 there.
+    This applies to image towers of convolutions, in precisions whose own recipe is meant for
+    transformers (int8, uint8). `embeddings` then get those of the fp32 tower.
     """
     chosen = dict(recipes)
     for precision, tower_recipes in recipes.items():

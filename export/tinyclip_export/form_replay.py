@@ -1,4 +1,4 @@
-"""How files of another form than a bundle's towers answer, beside their golden vectors."""
+"""The result of a replay of golden vectors with files in a form other than a bundle's towers."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class FormReplay:
 
     name: str  # "litert int8", "int8 from strings"
     cosine: Mapping[str, float] = field(default_factory=dict)  # minimum
-    least: Mapping[str, float] = field(default_factory=dict)  # that it must reach
+    least: Mapping[str, float] = field(default_factory=dict)  # minimum that must be reached
     ms: Mapping[str, float] = field(default_factory=dict)  # median of one input
     same_ids: bool | None = None  # whether texts have the recorded ids; None without texts
-    error: str | None = None  # that ended it
+    error: str | None = None  # that ended the replay
 
     @property
     def failures(self) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
-"""Replay the golden vectors of a bundle's files in other forms than its ONNX towers.
+"""Replay the golden vectors of a bundle's files in forms other than its ONNX towers.
 
-Each form is run in a process of its own, as an engine or a decoder may end it. The module is also
+Each form runs in a separate process, because an engine or a decoder may crash. The module is also
 that process's main program; it imports neither torch nor onnx, unless the engine does.
 """
 
@@ -47,7 +47,7 @@ def replay_forms(
     precision: str | None = None,
     threads: int | None = None,
 ) -> tuple[tuple[FormReplay, ...], tuple[str, ...]]:
-    """Return the replays of forms whose packages are here, and what was not replayed, with why."""
+    """Return the replays of forms whose packages are installed, and why others were left out."""
     replays, left_out = [], []
     for form in _forms(manifest):
         missing = [name for module, name in form.packages.items() if find_spec(module) is None]
@@ -97,7 +97,7 @@ def _in_child(form: _Form, folder: Path, precision: str, threads: int | None) ->
 
 
 def replay_form(kind: str, folder: Path, precision: str, threads: int | None) -> FormReplay:
-    """Return how an engine's files, or one of GRAPHS, answer here; what ends it is its error."""
+    """Replay an engine's files, or one of GRAPHS, on this machine; errors are in the result."""
     try:
         if kind in GRAPHS:
             return replay_golden_folder(folder, kind, precision, threads=threads)
@@ -116,7 +116,7 @@ def replay_form(kind: str, folder: Path, precision: str, threads: int | None) ->
 
 
 def main(arguments: list[str]) -> int:
-    """Print the replay as JSON, on the last line: engines print too."""
+    """Print the replay as JSON on the last line, because engines print too."""
     kind, folder, precision, threads = arguments
     replay = replay_form(kind, Path(folder), precision, int(threads) if threads else None)
     sys.stdout.write("\n" + json.dumps(asdict(replay)))

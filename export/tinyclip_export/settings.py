@@ -18,13 +18,13 @@ class Extras:
     labels: tuple[str, ...] = ()  # classes of a classifier without a text tower
     templates: tuple[str, ...] = ("{}",)  # prompts for each label
     embed_preprocessing: bool = False  # adds image towers for uint8 pictures of any size
-    embed_tokenizer: bool = False  # adds text towers for strings; encoded pictures with the above
+    embed_tokenizer: bool = False  # text towers for strings; with the above, encoded pictures
     standalone: bool = False  # gives the pipeline file its own weights
     layouts: tuple[str, ...] = ()  # of other applications, in the default precision
     vocabulary: dict[str, Any] | None = None  # report of trim_vocabulary
     qat_report: dict[str, Any] | None = None  # report of quantization-aware training
     native: bool = False  # adds files of the target's own engine
-    soc_model: int = 60  # Qualcomm's number of the chip for them; Snapdragon X Elite
+    soc_model: int = 60  # Qualcomm's number of their chip; 60 is the Snapdragon X Elite
     static_batch: int | None = None  # fixed batch size of all towers, with padded texts
 
     @property
@@ -64,9 +64,9 @@ class ExportSettings:
     search: bool | None = None  # for layers to leave in float; None: if a gate fails
     require_faster: bool = False  # refuse a precision that is slower than fp32 here
     calibration: PairSupplier | None = None  # called on demand; None for the verification pairs
-    # Pictures of the training, if those of the verification are like them; called on demand.
+    # Training pictures, if the verification pictures are like them; called on demand.
     training: Callable[[], Sequence[ImageInput]] | None = None
-    held_out: HeldOut | None = None  # on which the threshold of unknown is calibrated
+    held_out: HeldOut | None = None  # for calibrating the threshold of "unknown"
     notify: Callable[[str], None] = _silent  # receives progress messages of long stages
 
 

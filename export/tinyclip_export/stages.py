@@ -42,7 +42,7 @@ class Verified:
     reference_recall: float  # at 1, text to image, per cent
     selection: LayerSelection
     recipes: Mapping[str, TowerRecipes]  # by precision, as the files are
-    familiarity: Mapping[str, Any]  # for the manifest; empty where the training is not known
+    familiarity: Mapping[str, Any]  # for the manifest; empty without training pictures
 
 
 def write_float_towers(job: ExportJob) -> FloatTowers:
@@ -193,18 +193,18 @@ def remove_unrequested_float(job: ExportJob, report: VerificationReport) -> None
 
 
 def calibrate(job: ExportJob, held_out: HeldOut) -> Mapping[str, Any]:
-    """Calibrate the bundle's answers, and return what its manifest then says about them.
+    """Calibrate temperature and threshold of "unknown"; return the manifest's ``confidence``.
 
-    Raises DataError for images of which hardly any is classified right.
+    Raises DataError if hardly any of the images is classified correctly.
     """
     confidence = calibrate_bundle(job.folder, held_out, notify=job.settings.notify)
     for precision, entry in confidence["precisions"].items():
         job.settings.notify(
-            f"{precision}: below {entry['threshold']:.4f} an answer is unknown; "
-            f"{entry['right_answered']:.1%} of the right answers pass and "
+            f"{precision}: below {entry['threshold']:.4f} a picture is unknown; "
+            f"{entry['right_answered']:.1%} of the right labels pass and "
             f"{entry['wrong_answered']:.1%} of the wrong ones; calibration error "
-            f"{entry['ece_before']:.1%}, at temperature {entry['temperature']:.3g} "
-            f"{entry['ece_after']:.1%}"
+            f"{entry['ece_before']:.1%}, or {entry['ece_after']:.1%} at temperature "
+            f"{entry['temperature']:.3g}"
         )
     return confidence
 

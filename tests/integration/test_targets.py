@@ -121,4 +121,4 @@ def test_a_bundle_of_two_ort_towers_has_no_other_graphs(toy_teacher_folder, comm
     options = ("--target", "android", "--labels", labels, "--out", tmp_path / "out", *FEW)
     code, _, stderr = command_line("export", toy_teacher_folder, *options)
     assert code == 2
-    assert "target android has the two towers as .ort files only; omit --labels" in stderr
+    assert "target android writes only the two towers, as .ort; omit --labels" in stderr

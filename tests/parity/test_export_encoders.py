@@ -137,7 +137,7 @@ def test_an_unknown_pooling_is_refused():
 
 def test_texts_longer_than_the_positions_are_refused():
     clip = small("XLM-R")
-    with pytest.raises(ModelError, match="12 positions, its texts have 20 tokens"):
+    with pytest.raises(ModelError, match="12 positions, but its texts have 20 tokens"):
         text_tower(clip.model, torch.zeros(20, dtype=torch.int64))
 
 

@@ -1,4 +1,4 @@
-"""Towers in another format than ONNX, for targets whose engine has its own."""
+"""Towers in a format other than ONNX, for targets whose engine has its own."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from tinyclip_export.bundle import ort_files
 if TYPE_CHECKING:
     from tinyclip_export.export_job import ExportJob
 
-# Suffix of a target's files -> what replaces the towers' ONNX files by them, after all gates.
+# Suffix of a target's files -> function that converts the ONNX towers to them, after all gates.
 CONVERTERS: Mapping[str, Callable[[ExportJob], dict[str, Any]]] = {
     ort_files.SUFFIX: ort_files.convert_towers
 }
 
 
 def check_extras(job: ExportJob) -> None:
-    """Raise ConfigError for optional ONNX files where the target's engine opens none."""
+    """Raise ConfigError for optional ONNX files if the target's engine cannot open them."""
     extras = job.settings.extras
     added = extras.labels or extras.embed_preprocessing or extras.embed_tokenizer or extras.layouts
     if job.suffix in CONVERTERS and added:
         raise ConfigError(
-            f"target {job.settings.preset.target} has the two towers as {job.suffix} files only; "
+            f"target {job.settings.preset.target} writes only the two towers, as {job.suffix}; "
             "omit --labels, --embed-preprocessing, --embed-tokenizer and --layout"
         )
 

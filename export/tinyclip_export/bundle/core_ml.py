@@ -1,4 +1,4 @@
-"""Towers as Core ML packages, converted from torch by coremltools. They run on Apple's systems."""
+"""Towers as Core ML packages, converted from torch by coremltools, for Apple's systems only."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def write_packages(job: ExportJob, towers: FloatTowers) -> dict[str, Any]:
     """Write an ``.mlpackage`` of each tower in float16; return the manifest's entry.
 
     Its inputs, outputs and shapes are checked, but not its values: Core ML computes on macOS and
-    iOS only. Raises MissingExtraError without coremltools, ModelError for what it cannot convert.
+    iOS only. Raises MissingExtraError without coremltools, ModelError if it cannot convert a tower.
     """
     from importlib.util import find_spec
 
@@ -66,7 +66,7 @@ def _convert(module: nn.Module, example: Tensor, path: Path, names: tuple[str, s
                 convert_to="mlprogram",
                 skip_model_load=True,
             )
-        # Of many kinds, for operators that it does not know.
+        # Unknown operators raise many kinds of exceptions.
         except Exception as error:
             line = first_line(error)
             raise ModelError(
@@ -74,7 +74,7 @@ def _convert(module: nn.Module, example: Tensor, path: Path, names: tuple[str, s
             ) from error
         model.save(str(path))
     (path / TRACES).unlink(missing_ok=True)
-    (path / MODEL).chmod(0o644)  # coremltools makes it readable by its owner alone
+    (path / MODEL).chmod(0o644)  # coremltools makes it readable only by its owner
     interface = model.get_spec().description
     ports = [each.name for each in (*interface.input, *interface.output)]
     shape = list(interface.input[0].type.multiArrayType.shape)
@@ -83,7 +83,7 @@ def _convert(module: nn.Module, example: Tensor, path: Path, names: tuple[str, s
 
 
 def _accept_aliases() -> None:
-    """Tell coremltools of torch's ``alias``, which returns its input."""
+    """Teach coremltools torch's ``alias``, which returns its input."""
     from coremltools.converters.mil.frontend.torch.torch_op_registry import (
         _TORCH_OPS_REGISTRY,
         register_torch_op,

@@ -1,7 +1,7 @@
 """Image towers that take the bytes of a JPEG or PNG: DecodeImage of onnxruntime-extensions.
 
-The graph decodes, resizes, crops and normalises. It does not turn a picture by its EXIF, and takes
-the colours below transparency as they are stored.
+The graph decodes, resizes, crops and normalises. It ignores EXIF rotation and transparency:
+transparent pixels have the colours that are stored for them.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ def write_encoded_towers(
 ) -> dict[str, Any]:
     """Write one file per precision, ``image`` uint8 ``[bytes]`` to ``image_embeds [1, D]``.
 
-    The towers of decoded pictures must lie in `folder`; `expected` has the embeddings ``[N, D]`` of
-    the encoded pictures by the bundle's image tower in each precision. Returns the manifest's
-    figures, with the differences from Pillow. Raises ValuesError when an embedding differs too
-    much.
+    The towers for decoded pictures must already be in `folder`. `expected` has, by precision, the
+    embeddings ``[N, D]`` of the encoded pictures from the bundle's image tower. Returns the
+    manifest's figures, with the differences from Pillow. Raises ValuesError when an embedding
+    differs too much.
     """
     import onnx
 
@@ -83,7 +83,7 @@ def write_encoded_towers(
 
 
 def encoded_pictures() -> dict[str, bytes]:
-    """Return golden pictures as files: JPEG of full and of halved colours, PNG of RGB and grey."""
+    """Return golden pictures as files: JPEG with full and halved chroma, PNG in RGB and grey."""
     first, second, third, fourth = golden_images()
     smooth = third.resize((320, 240), Image.Resampling.BICUBIC)
     return {
@@ -101,7 +101,7 @@ def _encoded(image: Image.Image, form: str, **options: int) -> bytes:
 
 
 def _with_decoder(model: Any) -> bytes:  # noqa: ANN401 - onnx.ModelProto, which has no types
-    """Return a graph of decoded pictures behind the decoder."""
+    """Return the decoder followed by a graph that takes decoded pictures, serialized."""
     from onnx import TensorProto, helper
 
     graph = model.graph
@@ -133,7 +133,7 @@ def _decoder() -> tuple[list[Any], list[Any]]:
     checks, check_values = _whole_file()
     nodes = [
         *checks,
-        # Releases differ in the order of colours, so that a red pixel is decoded beside.
+        # Releases differ in the order of channels; decoding a red pixel tells which one it is.
         helper.make_node("DecodeImage", ["decode.red"], ["decode.pixel"], domain=PICTURE_DOMAIN),
         helper.make_node("Slice", ["decode.pixel", "decode.first", "decode.shape1"],
                          ["decode.channel"]),
@@ -142,7 +142,7 @@ def _decoder() -> tuple[list[Any], list[Any]]:
         helper.make_node("Where", ["decode.is_rgb", "decode.rgb_order", "decode.bgr_order"],
                          ["decode.order"]),
         helper.make_node("DecodeImage", ["decode.file"], ["decode.image"], domain=PICTURE_DOMAIN),
-        # Fails for a JPEG of one channel, which release 0.15 garbles, and of four.
+        # The Reshape fails for JPEGs of one channel, which release 0.15 garbles, and of four.
         helper.make_node("Shape", ["decode.image"], ["decode.edges"], start=0, end=2),
         helper.make_node("Concat", ["decode.edges", "decode.3"], ["decode.shape"], axis=0),
         helper.make_node("Reshape", ["decode.image", "decode.shape"], ["decode.colours"]),
@@ -153,9 +153,9 @@ def _decoder() -> tuple[list[Any], list[Any]]:
 
 
 def _whole_file() -> tuple[list[Any], list[Any]]:
-    """Return what leaves no bytes of a file that neither is a PNG nor ends as a JPEG does.
+    """Return nodes and initializers that empty a file unless it is a PNG or a complete JPEG.
 
-    DecodeImage refuses no bytes; other files end the process, a JPEG cut short never ends.
+    DecodeImage refuses an empty file; others crash the process, and a truncated JPEG hangs it.
     """
     from onnx import TensorProto, helper, numpy_helper
 
@@ -169,7 +169,7 @@ def _whole_file() -> tuple[list[Any], list[Any]]:
         "decode.zeros": np.zeros(8, np.int32),
     }
     nodes = [
-        # With zeros around them, so that a mark can be read in the shortest file.
+        # Zeros are added before and after, so that the shortest file is long enough for a marker.
         helper.make_node("Cast", [INPUT], ["decode.bytes"], to=TensorProto.INT32),
         helper.make_node("Concat", ["decode.bytes", "decode.zeros"], ["decode.front"], axis=0),
         helper.make_node("Concat", ["decode.zeros", "decode.bytes"], ["decode.back"], axis=0),

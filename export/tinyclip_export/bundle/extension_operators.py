@@ -1,6 +1,6 @@
-"""onnxruntime-extensions: operators for texts and encoded pictures, which its library brings.
+"""Operators for texts and encoded pictures, from the library of onnxruntime-extensions.
 
-The library is that of the installed package: no file of a bundle names one.
+The library is always that of the installed package: no file of a bundle names one.
 """
 
 from __future__ import annotations

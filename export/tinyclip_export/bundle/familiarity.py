@@ -1,4 +1,4 @@
-"""What tells pictures like those of the training from others: measured for the manifest."""
+"""Measure, for the manifest, what tells pictures like the training's from others."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from tinyclip_edge.runtime.protocol import ImageInput
     from tinyclip_export.export_job import ExportJob
 
-UNFAMILIAR = 0.01  # share of familiar pictures that may be taken for others
-MIN_VERIFIED = math.ceil(1 / UNFAMILIAR) - 1  # fewer pictures do not show that share
-MIN_TRAINING = 4  # pictures for each value of an embedding; fewer do not show its directions
-MAX_BYTES = 32_000  # of the embedding's directions, one byte a value
+UNFAMILIAR = 0.01  # share of familiar pictures that may be judged unfamiliar
+MIN_VERIFIED = math.ceil(1 / UNFAMILIAR) - 1  # fewer cannot resolve that share
+MIN_TRAINING = 4  # pictures per dimension of an embedding; with fewer, directions are unreliable
+MAX_BYTES = 32_000  # of the embedding's directions, one byte per value
 
 
 def measure_familiarity(
@@ -39,8 +39,8 @@ def measure_familiarity(
 ) -> dict[str, Any]:
     """Return the manifest's ``familiarity``; empty without training pictures, or with too few.
 
-    The directions come from pictures of the training, the quantiles and the thresholds from those
-    of the verification, which the training has not seen.
+    The directions come from training pictures; the quantiles and the thresholds come from the
+    verification pictures, which the training has not seen.
     """
     images = job.pairs[0]
     if job.settings.training is None or len(images) < MIN_VERIFIED:
@@ -48,11 +48,11 @@ def measure_familiarity(
     pictures = job.settings.training()
     if len(pictures) < MIN_TRAINING * job.clip.embedding_dim:
         return {}
-    job.settings.notify(f"measuring {len(pictures):,} pictures of the training")
+    job.settings.notify(f"measuring {len(pictures):,} training pictures")
     features, seen = _measured(job.clip, pictures, encode=True)
     _, verified = _measured(job.clip, images, encode=False)
     width = job.clip.embedding_dim
-    # Half of them: pictures of all kinds differ in those that vary most.
+    # At most the half that varies least: in the others, pictures of all kinds differ.
     embedding = packed(*whitened(features, min(width // 2, MAX_BYTES // width)))
     look = packed(*whitened(seen, LOOKS))
     look["quantiles"] = quantiles(unpacked(look, [0.0], LOOKS).values(verified))
@@ -73,16 +73,16 @@ def measure_familiarity(
 
 
 def _threshold(embedding: Distance, look: Distance, image: Features, seen: Features) -> float:
-    """Return the p-value that at most the share UNFAMILIAR of the pictures does not reach."""
+    """Return the p-value below which at most a share UNFAMILIAR of the pictures lies."""
     values = np.sort(Familiarity(embedding, look, 0.0).rarity(image, seen))
     value = float(values[math.floor((len(values) + 1) * UNFAMILIAR)])
-    return math.floor(value * 1e6) / 1e6  # down: a rounded one must not lie above the value itself
+    return math.floor(value * 1e6) / 1e6  # rounded down, so as not to exceed the value
 
 
 def _measured(
     clip: LoadedClip, images: Sequence[ImageInput], *, encode: bool
 ) -> tuple[Features, Features]:
-    """Return embeddings ``[N, D]`` by PyTorch, if wanted, and the looks ``[N, 7]``."""
+    """Return embeddings ``[N, D]`` by PyTorch, if requested, and the looks ``[N, 7]``."""
     parts = list(_parts(clip, images, encode=encode))
     return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 

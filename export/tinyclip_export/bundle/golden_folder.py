@@ -51,7 +51,7 @@ def replay_golden_folder(
         ) from error
     if not inputs or recorded.shape != (len(inputs), manifest.embedding_dim):
         raise BundleError(
-            f"bundle {folder}: {VECTORS} has not {len(inputs):,} embeddings of "
+            f"bundle {folder}: {VECTORS} does not have {len(inputs):,} embeddings of "
             f"{manifest.embedding_dim} dimensions for {precision} {inputs_of(graph)}"
         )
     precise = manifest.saturates(tower, precision)

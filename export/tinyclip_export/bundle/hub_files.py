@@ -38,7 +38,7 @@ def write_model_config(
         width = clip.embedding_dim
         vision = transformer_config(width=width, neurons=width, layers=1, heads=1, eps=1e-5)
         vision["patch_size"] = clip.image_size
-    eps = getattr(text.ln_final, "eps", 1e-5)  # of towers whose last norm is in a block: any
+    eps = getattr(text.ln_final, "eps", 1e-5)  # any value if the last norm is in a block
     language = _transformer(text.last, len(text.body) + 1, eps)
     language["vocab_size"] = text.tokens.num_embeddings
     language["max_position_embeddings"] = text.context_length

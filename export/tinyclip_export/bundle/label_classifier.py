@@ -124,7 +124,7 @@ def append_classes(model: ModelProto, columns: Features, bias: float | None) -> 
 
 
 def _difference(clip: LoadedClip, folder: Path, precision: str, classes: Features) -> float:
-    """Return the largest difference from probabilities by the tower's features and `classes`."""
+    """Return the largest difference from probabilities computed with the tower and `classes`."""
     import onnxruntime as ort
 
     pixels = pixel_rows(clip, golden_images())

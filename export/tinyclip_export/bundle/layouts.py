@@ -1,8 +1,8 @@
-"""A bundle's towers once more, in the folders and with the inputs that another application wants.
+"""Copies of a bundle's towers with the folders and inputs that another application expects.
 
-Immich: the forms are those that its machine-learning service reads (``OpenClipVisualEncoder`` and
-``OpenClipTextualEncoder`` of immich_ml): ``visual`` and ``textual`` with a ``model.onnx`` each, the
-inputs ``image`` and ``text``, ids as int32, padded to the context length.
+Immich: what its machine-learning service reads (``OpenClipVisualEncoder`` and
+``OpenClipTextualEncoder`` of immich_ml): folders ``visual`` and ``textual`` with a ``model.onnx``
+each, inputs ``image`` and ``text``, ids as int32 padded to the context length.
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ def _write_immich(clip: LoadedClip, folder: Path, files: TowerFiles, end: int) -
     settings = _preprocessing(clip)
     if files.form.batch not in (None, 1):
         raise ConfigError(
-            "layout immich: immich encodes one input at a time; take --static-batch 1 or none"
+            "layout immich: immich encodes one input at a time; use --static-batch 1, or omit it"
         )
     pad_token = read_json_table(folder / "tokenizer_config.json", BundleError).get("pad_token")
     if not isinstance(pad_token, str):
         raise ConfigError(
-            "layout immich: the model's tokenizer has no pad_token, with which immich fills up "
-            "texts; omit --layout"
+            "layout immich: immich pads texts with the tokenizer's pad_token, but this tokenizer "
+            "has none; omit --layout"
         )
     target = folder / FOLDER / "immich"
     visual, textual = target / "visual", target / "textual"
@@ -100,14 +100,14 @@ def _write_immich(clip: LoadedClip, folder: Path, files: TowerFiles, end: int) -
     }
 
 
-# Name of ``--layout`` -> what writes it and returns its facts.
+# Name of ``--layout`` -> function that writes it and returns its manifest entry.
 LAYOUTS: Mapping[str, Callable[[LoadedClip, Path, TowerFiles, int], dict[str, Any]]] = {
     "immich": _write_immich
 }
 
 
 def _preprocessing(clip: LoadedClip) -> dict[str, Any]:
-    """Return open_clip's settings; raise ConfigError for those that immich does not know."""
+    """Return open_clip's settings; raise ConfigError for those that immich does not support."""
     preprocess = clip.config["preprocess_cfg"]
     mode = preprocess.get("resize_mode") or "shortest"
     if mode not in ("shortest", "squash"):
@@ -136,10 +136,9 @@ def _image_graph(path: Path, side: int) -> bytes:
 
 
 def _text_graph(files: TowerFiles, length: int, end: int) -> bytes:
-    """Return the text tower behind ``text`` int32 ``[1, length]``, whose padding is cut off.
+    """Return the text tower with input ``text`` int32 ``[1, length]``, whose padding is cut off.
 
-    The tower then sees what it sees everywhere else: padding would change the scales of dynamic
-    int8.
+    The tower then gets the same ids as elsewhere: padding would change the scales of dynamic int8.
     """
     import onnx
     from onnx import TensorProto, helper, numpy_helper
@@ -176,7 +175,7 @@ def _text_graph(files: TowerFiles, length: int, end: int) -> bytes:
 
 
 def _rename_input(model: ModelProto, value: Any) -> None:  # noqa: ANN401 - onnx.ValueInfoProto
-    """Put ``value`` in the place of the graph's only input."""
+    """Replace the graph's only input by ``value``."""
     graph = model.graph
     before = graph.input[0].name
     del graph.input[:]

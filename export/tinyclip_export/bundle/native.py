@@ -1,4 +1,4 @@
-"""Files that the engine of a target reads itself, without onnxruntime: ``export --native``."""
+"""Files that a target's engine reads directly, without onnxruntime: ``export --native``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tinyclip_export.bundle.qnn_context import write_contexts
 if TYPE_CHECKING:
     from tinyclip_export.export_job import ExportJob, FloatTowers
 
-# Target -> what writes its files and returns their entry in the manifest.
+# Target -> function that writes its files and returns their entry in the manifest.
 NATIVE: Mapping[str, Callable[[ExportJob, FloatTowers], dict[str, Any]]] = {
     "qnn": write_contexts,
     "coreml": write_packages,

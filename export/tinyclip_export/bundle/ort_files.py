@@ -19,7 +19,7 @@ _FOLDER = "onnx"
 
 
 def convert_towers(job: ExportJob) -> dict[str, Any]:
-    """Replace the towers' ONNX files by ``.ort`` files; return what the manifest says of them.
+    """Replace the towers' ONNX files by ``.ort`` files; return their manifest entry.
 
     They are optimized for 64-bit ARM. Raises ModelError for a tower that onnxruntime cannot
     convert.
@@ -50,7 +50,7 @@ def convert_towers(job: ExportJob) -> dict[str, Any]:
         path.unlink()
     listed = (folder / OPERATORS).read_text(encoding="utf-8").splitlines(keepends=True)
     (folder / OPERATORS).write_text(
-        "".join(line for line in listed if not line.startswith("#")),  # paths of this machine
+        "".join(line for line in listed if not line.startswith("#")),  # names local paths
         encoding="utf-8",
     )
     job.settings.notify(

@@ -1,7 +1,7 @@
 """Towers compiled for one of Qualcomm's chips: context binaries inside ONNX files.
 
-onnxruntime-qnn compiles on x86 for any chip, and runs on none there. Its library stays loaded and
-prints, so the module is also the main program of a process of its own.
+On x86, onnxruntime-qnn compiles for any chip but runs on none. Its library stays loaded and prints,
+so this module is also the main program of a separate process.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tinyclip_edge.errors import ModelError, missing_extra
 if TYPE_CHECKING:
     from tinyclip_export.export_job import ExportJob, FloatTowers
 
-TIMEOUT = 600  # seconds for a tower
+TIMEOUT = 600  # seconds per tower
 PROVIDER = "QNNExecutionProvider"
 
 
@@ -25,7 +25,7 @@ def write_contexts(job: ExportJob, _: FloatTowers) -> dict[str, Any]:
     """Compile both towers of the default precision for a chip; return the manifest's entry.
 
     Every node has to run on the chip. Raises MissingExtraError without onnxruntime-qnn, ModelError
-    for what it says of a tower that it cannot compile whole.
+    for a tower that it cannot compile as a whole.
     """
     from importlib.util import find_spec
 
@@ -43,15 +43,15 @@ def write_contexts(job: ExportJob, _: FloatTowers) -> dict[str, Any]:
 
 
 def _compiled(source: Path, target: Path, soc: int) -> str:
-    """Compile one file in a process of its own; return the package's version."""
+    """Compile one file in a separate process; return the package's version."""
     try:
         result = run_child(__name__, str(source), str(target), str(soc), timeout=TIMEOUT)
     except ChildTimeoutError:
         raise ModelError(f"{source.name}: onnxruntime-qnn took over {TIMEOUT} seconds") from None
     except ChildError as error:
-        raise ModelError(f"{source.name}: onnxruntime-qnn does not compile it: {error}") from None
+        raise ModelError(f"{source.name}: onnxruntime-qnn cannot compile it: {error}") from None
     if not target.is_file():
-        raise ModelError(f"{source.name}: onnxruntime-qnn does not compile it: it wrote no file")
+        raise ModelError(f"{source.name}: onnxruntime-qnn cannot compile it: it wrote no file")
     return str(result["version"])
 
 

@@ -1,4 +1,4 @@
-"""Towers from strings and encoded pictures, with their golden vectors as files."""
+"""Towers for strings and encoded pictures, with their golden vectors as files."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 def write_string_extras(
     job: ExportJob, files: Sequence[TowerFiles], special: SpecialTokens
 ) -> dict[str, Any]:
-    """Write the towers of strings, with `embed_preprocessing` those of encoded pictures as well.
+    """Write the towers for strings and, with `embed_preprocessing`, for encoded pictures.
 
     ``golden/`` gets the texts and pictures with the embeddings of the bundle's towers. Returns
-    entries of the manifest's ``extras``. Raises ValuesError for other ids or embeddings.
+    entries of the manifest's ``extras``. Raises ValuesError if ids or embeddings differ.
     """
     clip, folder = job.clip, job.folder
     parts = StringTower(
@@ -71,7 +71,7 @@ def _pixels(clip: LoadedClip, pictures: Mapping[str, bytes]) -> list[npt.NDArray
 def _embeddings(
     files: TowerFiles, inputs: Mapping[str, Sequence[npt.NDArray[Any]]]
 ) -> dict[str, Features]:
-    """Return those of golden texts and pictures by the bundle's towers, ``[N, D]`` by tower."""
+    """Return the embeddings ``[N, D]`` of golden texts and pictures, by tower of the bundle."""
     return {
         tower: _run(files.open(tower), TOWER_IO[tower].input_name, rows)
         for tower, rows in inputs.items()

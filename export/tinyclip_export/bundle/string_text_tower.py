@@ -1,4 +1,4 @@
-"""Text towers that take a string: CLIP's tokenizer of onnxruntime-extensions inside the graph."""
+"""Text towers that take a string: CLIP's tokenizer from onnxruntime-extensions in the graph."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ EXACT = (
     "word " * 300,
     "x" * 900,
 )
-# Texts that only ftfy, or Python's own rules for letters, clean.
+# Texts whose cleaning needs ftfy or Python's own rules for letters, which the graph lacks.
 INEXACT = ("e\u0301clair", "ｗｉｄｅ", "ﬁne", "ΟΔΟΣ", "&eacute;", "schÃ¶n", "no! 't was")
 
 
@@ -62,7 +62,7 @@ def string_tower_path(precision: str) -> str:
 
 
 def check_tokenizer(clip: LoadedClip, static_batch: int | None) -> None:
-    """Raise ConfigError for a model whose tokenizer the graph cannot have.
+    """Raise ConfigError for a model whose tokenizer cannot be part of the graph.
 
     Raises MissingExtraError without onnxruntime-extensions.
     """
@@ -81,8 +81,8 @@ def check_tokenizer(clip: LoadedClip, static_batch: int | None) -> None:
     else:
         return
     raise ConfigError(
-        f"--embed-tokenizer: {clip.name} has another tokenizer than CLIP's ({kind}), for which "
-        "onnxruntime-extensions has no operator with the same ids; omit the option"
+        f"--embed-tokenizer: the tokenizer of {clip.name} is not CLIP's ({kind}), and "
+        "onnxruntime-extensions has no operator that gives the same ids; omit the option"
     )
 
 
@@ -95,10 +95,10 @@ def write_string_towers(
 ) -> dict[str, Any]:
     """Write one file per precision, ``text`` string ``[1]`` to ``text_embeds [1, D]``.
 
-    The second output, ``input_ids [1, L]``, are the ids. `captions` are counted where their ids
-    differ from those of the bundle's tokenizer. `expected` has the embeddings ``[N, D]`` of TEXTS
-    by the bundle's text tower in each precision. Returns the manifest's figures. Raises ValuesError
-    for other ids or embeddings than the bundle's.
+    The second output is ``input_ids [1, L]``. `expected` has, by precision, the embeddings
+    ``[N, D]`` of TEXTS from the bundle's text tower. Returns the manifest's figures, among them how
+    many `captions` get other ids than from the bundle's tokenizer. Raises ValuesError if ids of
+    EXACT, or embeddings, differ from the bundle's.
     """
     from tinyclip_edge.runtime.tokenizer import ClipTokenizer
 
@@ -107,8 +107,8 @@ def write_string_towers(
     wrong = _other_ids(session, tokenizer, parts, EXACT)
     if wrong:
         raise ValuesError(
-            f"--embed-tokenizer: {wrong[0][:40]!r} has other ids in the graph than in "
-            f"{parts.tokenizer.name}, as {len(wrong):,} of {len(EXACT):,} texts"
+            f"--embed-tokenizer: {wrong[0][:40]!r} gets other ids from the graph than "
+            f"from {parts.tokenizer.name}, like {len(wrong):,} of {len(EXACT):,} test texts"
         )
     figures: dict[str, Any] = {
         "input": "text string [1]",
@@ -147,7 +147,7 @@ def _is_clips(path: Path) -> bool:
 
 
 def _with_tokenizer(path: Path, parts: StringTower) -> bytes:
-    """Return a text tower behind its tokenizer, in one graph."""
+    """Return the tokenizer followed by a text tower as one graph, serialized."""
     import onnx
     from onnx import TensorProto, helper
 
@@ -171,7 +171,7 @@ def _with_tokenizer(path: Path, parts: StringTower) -> bytes:
 def _other_ids(
     session: Session, tokenizer: ClipTokenizer, parts: StringTower, texts: Sequence[str]
 ) -> list[str]:
-    """Return the texts to which the graph gives other ids than the tokenizer."""
+    """Return the texts for which the graph and the tokenizer give different ids."""
     other = []
     for text in texts:
         ids = session.run([TEXT_IO.input_name], {INPUT: np.array([text], object)})[0][0].tolist()

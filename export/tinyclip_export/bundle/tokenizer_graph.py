@@ -1,7 +1,8 @@
-"""CLIP's tokenizer as a graph: onnxruntime-extensions' operator, and what it needs before it.
+"""CLIP's tokenizer as a graph: regular expressions, then onnxruntime-extensions' CLIPTokenizer.
 
-Its CLIPTokenizer splits words as GPT-2's, so the text is changed first: blanks between digits,
-none before a contraction, and what open_clip cleans, as far as regular expressions can say it.
+The operator splits words like GPT-2's tokenizer, so the text is changed first: blanks are added
+between digits and removed before contractions, and the text is cleaned like in open_clip as far as
+regular expressions can.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ Nodes: TypeAlias = list[Any]  # of onnx.NodeProto
 
 INPUT = "text"
 
-# (RE2's expression, replacement), in this order.
+# (RE2 expression, replacement), applied in this order.
 CLEANING = (
     ("&amp;", "&"),
     ("&amp;", "&"),  # open_clip unescapes twice
@@ -36,7 +37,7 @@ CLEANING = (
     ("&#39;", "'"),
     ("[\u02bc\u2018-\u201b]", "'"),
     ("[\u201c-\u201f]", '"'),
-    # The operator knows the blanks of Unicode but drops line breaks, which then join two words.
+    # The operator knows Unicode's blanks but drops line breaks, which would join two words.
     (r"[\s\v\x{1C}-\x{1F}\x{85}\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}"
      r"\x{3000}]+", " "),
     # "<|endoftext|>" typed by a user is text, not a control token.
@@ -78,7 +79,7 @@ def tokenizer_graph(parts: StringTower) -> ModelProto:
 
 
 def expected_ids(tokenizer: ClipTokenizer, parts: StringTower, text: str) -> list[int]:
-    """Return the ids with which the bundle's text tower is run."""
+    """Return the ids that the bundle's text tower is run with."""
     ids = tokenizer.encode(text)
     return ids + [parts.form.pad_id] * (parts.context - len(ids)) if parts.form.padded else ids
 
@@ -89,7 +90,7 @@ def ids_length(parts: StringTower) -> int | str:
 
 
 def tokenizer_parts(parts: StringTower) -> tuple[Nodes, list[Any]]:
-    """Return nodes and initializers from a string to ids of a text that ends with its end token."""
+    """Return nodes and initializers from a string to ids; a truncated text has its end token."""
     from onnx import TensorProto, helper, numpy_helper
 
     nodes, values, text = [], [], INPUT
@@ -116,7 +117,7 @@ def tokenizer_parts(parts: StringTower) -> tuple[Nodes, list[Any]]:
         helper.make_node("CLIPTokenizer", [text], ["cut.ids"], domain=TEXT_DOMAIN,
                          **_vocabulary(parts)),
         helper.make_node("Slice", ["cut.ids", "cut.zero", "cut.last", "cut.axis"], ["cut.head"]),
-        # What stands last in a full context is replaced by the end token; else there is nothing.
+        # The last id of a full context is replaced by the end token; a shorter text has no tail.
         helper.make_node("Slice", ["cut.ids", "cut.last", "cut.context", "cut.axis"], ["cut.tail"]),
         helper.make_node("Shape", ["cut.tail"], ["cut.shape"]),
         helper.make_node("Expand", ["cut.end", "cut.shape"], ["cut.ends"]),
@@ -129,7 +130,7 @@ def tokenizer_parts(parts: StringTower) -> tuple[Nodes, list[Any]]:
 
 
 def _padding(parts: StringTower) -> tuple[Nodes, list[Any]]:
-    """Return what pads ids to the context length."""
+    """Return nodes and initializers that pad ids to the context length."""
     from onnx import helper, numpy_helper
 
     constants = {
@@ -142,7 +143,7 @@ def _padding(parts: StringTower) -> tuple[Nodes, list[Any]]:
         helper.make_node("Sub", ["cut.context", "pad.length"], ["pad.missing"]),
         helper.make_node("Concat", ["pad.before", "pad.missing"], ["pad.widths"], axis=0),
         helper.make_node("Pad", ["cut.unpadded", "pad.widths", "pad.id"], ["pad.padded"]),
-        # The tower's shapes are fixed, and those of Pad are not.
+        # The tower needs a fixed shape, which the output of Pad does not have.
         helper.make_node("Reshape", ["pad.padded", "pad.shape"], [TEXT_IO.input_name]),
     ]
     return nodes, [numpy_helper.from_array(value, name) for name, value in constants.items()]
@@ -159,6 +160,6 @@ def _vocabulary(parts: StringTower) -> dict[str, str]:
     merges = content["model"]["merges"]
     lines = [merge if isinstance(merge, str) else " ".join(merge) for merge in merges]
     if not lines:
-        raise ModelError(f"{parts.tokenizer}: a tokenizer without merges has no place in a graph")
+        raise ModelError(f"{parts.tokenizer}: a tokenizer without merges cannot be part of a graph")
     text = json.dumps(vocabulary, separators=(",", ":"), ensure_ascii=False)
     return {"vocab": text, "merges": "\n".join(lines)}

@@ -1,8 +1,8 @@
 """Trim a text tower and its tokenizer.json to the tokens that a corpus needs.
 
-Texts of the corpus have the same pieces as before and so the same embeddings. Any other text can
-still be tokenized, but into smaller pieces, bytes or the unknown token, and so has another
-embedding than in the original model.
+Texts of the corpus have the same pieces as before, and so the same embeddings. Any other text can
+still be tokenized, but into smaller pieces, bytes or the unknown token, so its embedding differs
+from the original model's.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def trim_vocabulary(
 ) -> TrimmedVocabulary:
     """Return a copy of `clip` with only the tokens that the texts of `corpus` need.
 
-    `others` are texts beside them of which is counted how many are cut into other pieces. Raises
+    `others` are further texts; the report counts how many of them get other pieces. Raises
     DataError for a corpus that is empty or in other languages, ModelError for an unsupported
     tokenizer or text tower, VerificationError when the embedding of a text of the corpus changes.
     """
@@ -52,11 +52,11 @@ def trim_vocabulary(
     report = {**asdict(summary), "max_difference": _difference(clip, trimmed, read.texts)}
     lines = [f"vocabulary: {summary.line()}"]
     if others:
-        verified = vocabulary.read(others, "the texts of the verification")
+        verified = vocabulary.read(others, "the verification texts")
         recut = len(verified.texts) - int(verified.covered(ids).sum())
         report["verification_recut"] = recut
         lines += [
-            f"vocabulary: {recut:,} of the {len(verified.texts):,} texts of the verification need "
+            f"vocabulary: {recut:,} of the {len(verified.texts):,} verification texts need "
             "other tokens and are cut into smaller pieces"
         ] * bool(recut)
     return TrimmedVocabulary(trimmed, report, tuple(lines))

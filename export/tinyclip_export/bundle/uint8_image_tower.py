@@ -77,7 +77,7 @@ def write_pixel_towers(clip: LoadedClip, folder: Path, precisions: Sequence[str]
 
 
 def runtime_preprocess(clip: LoadedClip) -> Preprocess:
-    """Return what the bundle of a model does with pictures, by Pillow."""
+    """Return the preprocessing of a model's bundle, which uses Pillow."""
     from tinyclip_edge.runtime.preprocess import Preprocess
 
     return Preprocess.from_config(clip.config["preprocess_cfg"] | {"size": clip.image_size})

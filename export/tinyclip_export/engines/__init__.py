@@ -1,1 +1,1 @@
-"""Towers in the formats of other engines than onnxruntime, run there before a bundle is done."""
+"""Towers in the formats of engines other than onnxruntime, run there before a bundle is done."""

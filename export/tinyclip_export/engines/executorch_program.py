@@ -23,7 +23,7 @@ class ExecuTorch:
         return version("executorch")
 
     def write(self, tower: EngineTower, targets: Mapping[str, Path]) -> None:
-        """Lower the tower to XNNPACK; what that lacks runs in ExecuTorch's portable kernels."""
+        """Lower the tower to XNNPACK; what XNNPACK lacks runs in ExecuTorch's portable kernels."""
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower
 
@@ -34,7 +34,7 @@ class ExecuTorch:
             path.write_bytes(content)
 
     def open(self, path: Path, threads: int) -> Encode:
-        """Load the program; its number of threads is that of the process's pool."""
+        """Load the program; it uses the process's pool of threads, whatever ``threads`` is."""
         from executorch.runtime import Runtime
 
         program = Runtime.get().load_program(path)

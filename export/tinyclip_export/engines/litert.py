@@ -19,7 +19,7 @@ class LiteRt:
         return version("ai-edge-litert")
 
     def write(self, tower: EngineTower, targets: Mapping[str, Path]) -> None:
-        """Convert once, and quantize that."""
+        """Convert once, then quantize the result."""
         with redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # bars and tables
             import litert_torch
             from ai_edge_quantizer import quantizer, recipe

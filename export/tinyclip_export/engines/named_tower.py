@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class NamedTower(nn.Module):
-    """A tower whose input and output have names, which the file then has too."""
+    """A tower whose input and output have names, which the exported file uses."""
 
     def __init__(self, tower: nn.Module, input_name: str, output_name: str) -> None:
         super().__init__()

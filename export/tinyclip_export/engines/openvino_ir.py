@@ -1,4 +1,4 @@
-"""OpenVINO's IR, made of the ONNX files: float16 weights, or int8 by NNCF."""
+"""OpenVINO's IR, made from the ONNX files: float16 weights, or int8 by NNCF."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class OpenVino:
             openvino.save_model(model, path, compress_to_fp16=precision == "fp16")
 
     def open(self, path: Path, threads: int) -> Encode:
-        """Compile for the CPU in float32, which a processor with bfloat16 would not do by itself.
+        """Compile for the CPU in float32, even if OpenVINO would choose bfloat16 by default.
 
         What is int8 in the file stays int8.
         """

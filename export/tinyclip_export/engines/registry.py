@@ -1,4 +1,4 @@
-"""The writer of each engine, and whether its packages are here."""
+"""The writer of each engine, and whether its packages are installed."""
 
 from __future__ import annotations
 

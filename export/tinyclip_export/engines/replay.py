@@ -2,7 +2,7 @@
 
 They get their inputs as in an application: pictures through the bundle's preprocessing, texts
 through its tokenizer. Imports neither torch nor onnx, unless the engine does. The module is also
-the main program of a process that replays.
+the main program of the process that replays.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from tinyclip_export.verification.reload import main
 
 
 def replay_engine(folder: Path, precision: str, *, threads: int | None = None) -> Replay:
-    """Return how the engine's files of one precision answer here.
+    """Replay the golden vectors with the engine's files of one precision on this machine.
 
-    Raises BundleError for a manifest that does not describe them, VerificationError for a file that
-    does not load or run.
+    Raises BundleError for a manifest that does not describe the files, VerificationError for a file
+    that does not load or run.
     """
     clip = EdgeCLIP.load(folder)
     files = engine_files(folder, clip.manifest, precision)
@@ -68,11 +68,11 @@ def engine_files(folder: Path, manifest: Manifest, precision: str) -> TowerFiles
 
 @dataclass(slots=True)
 class _EngineClip:
-    """Towers of an engine behind a bundle's preprocessing and tokenizer."""
+    """An engine's towers with a bundle's preprocessing and tokenizer."""
 
     folder: Path
     manifest: Manifest
-    precision: str  # "litert int8" and the like
+    precision: str  # such as "litert int8"
     bundle: EdgeCLIP
     sessions: Mapping[str, Session]
     batch: int | None

@@ -1,4 +1,4 @@
-"""Write the towers for another engine, run them there, and let our gates decide."""
+"""Write the towers for another engine, run them there, and apply our gates."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def write_engine(job: ExportJob, towers: FloatTowers, report: VerificationReport
     """Write and verify the files of the preset's engine; return the manifest's entry.
 
     It is empty without an engine. `report` gets failures and warnings; the figures are in the
-    entry. Raises ModelError for a tower that the engine's converter does not take, GatesFailedError
+    entry. Raises ModelError for a tower that the engine's converter rejects, GatesFailedError
     for a file that does not load or run.
     """
     request = job.settings.preset.engine
@@ -89,7 +89,7 @@ def check_engine_reloads(
 
 
 def _form(name: str, form: InputForm) -> InputForm:
-    """Return the form of the engine's inputs, of which an engine with fixed shapes needs all."""
+    """Return the form of the engine's inputs; an engine with fixed shapes fixes both axes."""
     return replace(form, batch=form.batch or 1, padded=True) if ENGINES[name].fixed else form
 
 
@@ -117,7 +117,7 @@ def _write(job: ExportJob, towers: FloatTowers, name: str, form: InputForm, path
         # Each converter has exceptions of its own.
         except Exception as error:
             raise ModelError(
-                f"target {name}: its converter stops at the {tower} tower: "
+                f"target {name}: its converter fails on the {tower} tower: "
                 f"{first_line(error)[:200]}; export without --target for ONNX files alone"
             ) from error
 
@@ -147,7 +147,7 @@ def _verify(
     group: Sequence[TowerFiles] = [ours, *files.values()]
     reference, embeddings = pair_embeddings(job.clip, group, job.pairs, eot=towers.special.end)
     engine = job.settings.preset.engine.name
-    own = VerificationReport()  # whose names are those of precisions, by which gates are chosen
+    own = VerificationReport()  # by plain precision, which selects the gates
     for precision, each in files.items():
         exported = embeddings[each.precision]
         for tower in TOWER_IO:

@@ -1,4 +1,4 @@
-"""Files of an engine behind the calls that the verification makes of onnxruntime's sessions."""
+"""An engine's files behind those calls of onnxruntime's sessions that the verification uses."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from tinyclip_export.verification.embeddings import Session, TowerFiles
 
 @dataclass(frozen=True, slots=True)
 class EngineTowers(TowerFiles):
-    """The files of one engine and precision; ``precision`` is "openvino int8" and the like."""
+    """The files of one engine and precision; ``precision`` is, for example, "openvino int8"."""
 
     engine: str = ""
-    length: int | None = None  # of texts, to which they are padded; None for any
+    length: int | None = None  # to which texts are padded; None for any
 
     def open(self, tower: str, *, threads: int | None = None) -> Session:
         """Open one tower in its engine; raise VerificationError if it does not load."""

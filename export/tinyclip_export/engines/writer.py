@@ -1,4 +1,4 @@
-"""What a writer of engine files gets and gives."""
+"""The interface of a writer of engine files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class EngineWriter(Protocol):
     """Writes a tower for one engine, and runs what it wrote."""
 
     def version(self) -> str:
-        """Return the version of the engine here."""
+        """Return the installed version of the engine."""
 
     def write(self, tower: EngineTower, targets: Mapping[str, Path]) -> None:
         """Write a tower in each precision; the engine's exceptions pass through."""

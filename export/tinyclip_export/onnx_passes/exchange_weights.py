@@ -1,4 +1,4 @@
-"""Exchange the weights of an exported tower, which a new export would trace for seconds."""
+"""Exchange the weights of an exported tower, because tracing a new export takes seconds."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 def exchange_weights(source: Path, target: Path, before: nn.Module, after: nn.Module) -> bool:
-    """Write `target`, a file like `source`, the export of `before`, with the weights of `after`.
+    """Write `source`, the export of `before`, with the weights of `after` to `target`.
 
-    The modules differ in the values of parameters alone. A parameter is in the graph by its name,
-    or as a constant of its values, also transposed. Returns False, and writes nothing, for a
-    changed one that is not, such as one that was folded into others.
+    The modules may differ only in the values of parameters. A parameter is looked up in the graph
+    by its name, or as a constant with its values, possibly transposed. Returns False, and writes
+    nothing, if a changed parameter is not there, for example if it was folded into others.
     """
     import onnx
     from onnx import numpy_helper

@@ -114,7 +114,7 @@ def _export(
 ) -> None:
     """Write the file; `dims` has a Dim per dynamic axis, or its name for any size.
 
-    A Dim without bounds is stricter than a name: torch 2.9 refuses it for any guard of its tracing.
+    A Dim without bounds is stricter than a name: torch 2.9 refuses it if tracing adds any guard.
     """
     import onnx
 
@@ -153,7 +153,7 @@ def _export(
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Pause collections of garbage, which find nothing while a tower is traced and take time."""
+    """Pause garbage collection, which finds nothing while a tower is traced and takes time."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -44,7 +44,7 @@ def use_attention_operator(model: Onnx) -> int:
 def use_multi_head_attention(model: Onnx) -> int:
     """Do the same with onnxruntime's MultiHeadAttention, where shapes allow it.
 
-    Its mask has four axes, and there are queries for each picture or text.
+    Its mask has four axes, and every picture or text needs its own queries.
     """
     shapes = inferred_shapes(model)
     attentions = [part for part in _attentions(model.graph) if _is_multi_head(part, shapes)]
@@ -68,15 +68,15 @@ def _is_multi_head(part: _Attention, shapes: Mapping[str, list[int | None]]) -> 
         return True
     mask = shapes.get(part.mask)
     if mask is None or len(mask) not in (2, 4) or (mask[-2] == 1 and query[1] != 1):
-        return False  # one row for all queries is repeated by a sum, not by this operator
-    # onnxruntime 1.20 takes the wrong rows of a mask for each picture that has one for all heads.
+        return False  # a sum repeats one row for all queries, this operator does not
+    # onnxruntime 1.20 reads the wrong rows if each picture has one mask for all its heads.
     return len(mask) == 2 or mask[0] == 1 or mask[1] == part.heads
 
 
 def _four_axes(
     graph: Onnx, masks: dict[str, str], shapes: Mapping[str, list[int | None]]
 ) -> dict[str, list[Onnx]]:
-    """Give masks ``[L, L]`` two axes in front: return the nodes by mask, and rename in `masks`."""
+    """Give masks ``[L, L]`` two leading axes: return nodes by mask, and rename in `masks`."""
     from onnx import helper
 
     nodes = {}
@@ -118,7 +118,7 @@ class _Attention:
         """Return onnxruntime's operator, with a mask of four axes."""
         from onnx import helper
 
-        bias = ["", "", mask] if mask else []  # after the bias of products and a mask of keys
+        bias = ["", "", mask] if mask else []  # after the bias and the key mask, which are unused
         return helper.make_node(
             "MultiHeadAttention",
             [self.query, self.key, self.value, *bias],
@@ -201,7 +201,7 @@ class _Graph:
 
 
 def _replace(graph: Onnx, replacements: Mapping[int, list[Onnx]]) -> None:
-    """Replace nodes, by their id, by others; nodes whose outputs are not used any more go."""
+    """Replace nodes, by their id; remove those whose outputs are no longer used."""
     nodes = [new for node in graph.node for new in replacements.get(id(node), [node])]
     read_values = {value.name for value in graph.output}
     needed = []

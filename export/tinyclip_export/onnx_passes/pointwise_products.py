@@ -32,9 +32,9 @@ ACTIVATIONS = ("Gelu", "Relu", "Sigmoid", "Tanh", "HardSwish", "HardSigmoid", "L
 def pointwise_as_products(model: Onnx, least_channels: int = 1) -> list[str]:
     """Replace the pointwise convolutions of `model` in place by products; return their names.
 
-    Those that neither read nor write `least_channels` channels stay. A product has the name of its
-    convolution, channels come last in it, and an activation between two products keeps that order.
-    A scale of the channels that follows is folded into the weights.
+    Those with fewer than `least_channels` input and output channels stay. A product has the name of
+    its convolution and its channels last; an activation between two products has them last too.
+    A scale per channel that follows a convolution is folded into the weights.
     """
     graph = model.graph
     weights, readers = constants(graph), consumers(graph)

@@ -1,7 +1,7 @@
 """Round weights to 4 bits so that outputs change least (GPTQ, arXiv 2210.17323), in float64.
 
-One input channel is rounded after the other. What its rounding changes in the outputs on the
-calibration inputs is made up for, as far as possible, by the channels that are still to be rounded.
+Input channels are rounded one after another. The channels that are not rounded yet are adjusted to
+compensate, as far as possible, for the change in the outputs on the calibration inputs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class BlockWeight:
 
     values: npt.NDArray[np.int8]
     scales: Matrix
-    block: int  # input channels with one scale
+    block: int  # input channels that share a scale
 
     def dequantized(self) -> Matrix:
         """Return the float weight ``[K, N]``."""
@@ -33,11 +33,11 @@ class BlockWeight:
 
 
 def error_feedback(moments: Matrix, damping: float) -> Matrix:
-    """Return the upper triangle ``[K, K]`` by which errors of channels are made up for.
+    """Return the upper triangle ``[K, K]`` with which later channels compensate for errors.
 
-    ``moments``: second moments of the inputs, in any unit, to whose diagonal its mean times
-    ``damping`` is added, so that fewer inputs than channels suffice. An error e of channel i, in
-    units of ``[i, i]``, takes ``e * [i, j]`` from the weight of each later channel j.
+    ``moments``: second moments of the inputs, in any unit. The mean of their diagonal times
+    ``damping`` is added to the diagonal, so that fewer inputs than channels suffice. For an error e
+    of channel i, in units of ``[i, i]``, each later channel j is reduced by ``e * [i, j]``.
     """
     mean = float(np.trace(moments)) / len(moments)
     damped = moments + (damping * mean if mean > 0.0 else 1.0) * np.eye(len(moments))

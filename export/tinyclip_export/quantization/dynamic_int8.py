@@ -113,7 +113,7 @@ def quantize_dynamically(model: Any, recipe: Int8Recipe, exclude: Collection[str
     from onnxruntime.quantization import QuantizationMode, QuantType
     from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
 
-    # The quantizer makes a Gemm a MatMul of another name before it looks for these.
+    # The quantizer turns a Gemm into a MatMul of another name before it looks for these.
     names = [name for node in exclude for name in (node, f"{node}_MatMul")]
     quantizer = ONNXQuantizer(
         model,
@@ -127,7 +127,7 @@ def quantize_dynamically(model: Any, recipe: Int8Recipe, exclude: Collection[str
         nodes_to_quantize=[],
         nodes_to_exclude=names,
         op_types_to_quantize=list(OPERATORS),
-        extra_options={"WeightSymmetric": True},  # of uint8 weights too
+        extra_options={"WeightSymmetric": True},  # for uint8 weights too
     )
     quantizer.quantize_model()
     quantizer.model.topological_sort()  # required by ONNX; the quantizer appends its nodes
@@ -179,7 +179,7 @@ def layers_with_weights(path: Path, operators: Collection[str]) -> list[str]:
 def products_of_activations(path: Path) -> list[str]:
     """Return the names of MatMul nodes without a weight: queries by keys, attention by values.
 
-    Constants on the left are none: queries that a tower has learnt.
+    A constant on the left, such as learnt queries, does not count as a weight.
     """
     import onnx
 

@@ -22,9 +22,9 @@ LARGE_SHARE = 0.1  # of the quantized weights; a ConvNeXt has 0.06 in larger con
 def float_form(source: Path, recipe: Recipe, folder: Path) -> Path:
     """Return `source`, or a file in `folder` with its pointwise convolutions as products.
 
-    Convolutions of few channels, and others than pointwise ones, stay. A recipe that quantizes
-    convolutions keeps those of a tower that is integer throughout, as a ResNet is; one that
-    quantizes no layer takes every tower as it is.
+    Convolutions that have few channels or are not pointwise stay. So do all of them if the recipe
+    quantizes convolutions and the tower is integer throughout, like a ResNet, or if the recipe does
+    not quantize products.
     """
     if "MatMul" not in recipe.operators:
         return source
@@ -44,9 +44,9 @@ def float_form(source: Path, recipe: Recipe, folder: Path) -> Path:
 def _first_width(model: Any) -> int:  # noqa: ANN401
     """Return the channels of the first convolution; pointwise ones no wider belong to the stem.
 
-    Early rounding is the same all over a plain background, so no mean over positions removes it:
-    with the one product of its stem in float, the lowest cosine of a trained MobileCLIP2-S0 rises
-    from 0.88 to 0.998.
+    An early rounding error is the same all over a plain background, so a mean over positions does
+    not remove it: with the one product of its stem in float, the lowest cosine of a trained
+    MobileCLIP2-S0 rises from 0.88 to 0.998.
     """
     sizes = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
     first = next((node for node in model.graph.node if node.op_type == "Conv"), None)
@@ -54,14 +54,14 @@ def _first_width(model: Any) -> int:  # noqa: ANN401
 
 
 def is_mainly_convolutions(source: Path) -> bool:
-    """Whether most weights of an image tower are in convolutions that are no products."""
+    """Whether most weights of an image tower are in convolutions that cannot be products."""
     return is_convolutional(source) and not is_mainly_products(source)
 
 
 def is_mainly_products(source: Path) -> bool:
-    """Whether nearly all weights that can be quantized are of products and pointwise convolutions.
+    """Whether nearly all weights that can be quantized are in products and pointwise convolutions.
 
-    So it is in a FastViT, whose depthwise convolutions stay float, but not in a ResNet.
+    This holds for a FastViT, whose depthwise convolutions stay float, but not for a ResNet.
     """
     import onnx
 

@@ -59,7 +59,7 @@ def halve(model: ModelProto) -> ModelProto:
 
 
 def _join_float_nodes(model: ModelProto, names: set[str]) -> None:
-    """Let nodes that stay float read each other's outputs, not their forms rounded to float16."""
+    """Let nodes that stay float read each other's outputs, not copies rounded to float16."""
     made = producers(model.graph)
     for node in model.graph.node:
         if node.name not in names:

@@ -14,7 +14,7 @@ from tinyclip_export.layout import Feeds
 from tinyclip_export.onnx_passes.graph_utils import constants, remove_unused_constants
 from tinyclip_export.quantization.block_rounding import Matrix
 
-ROWS = 24  # for each channel of the widest input, after which there are enough
+ROWS = 24  # per channel of the widest input; more are not needed
 MEMORY = 2**30  # bytes of moments at a time; larger towers run the inputs several times
 
 
@@ -29,7 +29,7 @@ def weight_inputs(model: Any) -> dict[str, list[str]]:  # noqa: ANN401
 
 
 def input_moments(source: Path, feeds: Feeds) -> Iterator[tuple[list[str], Matrix]]:
-    """Yield the weights that share their inputs, and the sum of x xᵀ over these, ``[K, K]``.
+    """Yield the weights that share their inputs, and the sum of x xᵀ over the inputs, ``[K, K]``.
 
     Raises ModelError for activations that are not finite.
     """
@@ -78,7 +78,7 @@ def _sums(
 
 
 def cut_at(model: Any, names: list[str]) -> Any:  # noqa: ANN401
-    """Return a copy that computes these values alone."""
+    """Return a copy that computes only these values."""
     import onnx
 
     cut = onnx.ModelProto()

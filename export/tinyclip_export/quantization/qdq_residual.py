@@ -34,7 +34,7 @@ def rectified_sums(model: Onnx) -> set[str]:
 
 
 def is_integer_throughout(model: Onnx) -> bool:
-    """Whether only Relus and such sums are between the convolutions."""
+    """Whether only Relus and rectified sums are between the convolutions."""
     nodes = model.graph.node
     sums = rectified_sums(model)
     first, last = (
@@ -73,9 +73,9 @@ def outside_convolutions(model: Onnx) -> list[str]:
 def float_convolutions(model: Onnx) -> list[str]:
     """Return the names of convolutions that stay float: grouped ones, and small ones.
 
-    An input has one scale for all its channels, whose ranges differ most in depthwise convolutions,
-    and these take little time: in MobileCLIP2-S0 a tenth of a float call.
-    A tower that is integer throughout (a ResNet, its average pools being grouped) has none.
+    An input has one scale for all its channels, and in depthwise convolutions their ranges differ
+    most. These take little time: in MobileCLIP2-S0 a tenth of a float call.
+    A tower that is integer throughout has none (a ResNet's grouped ones are its average pools).
     """
     if is_integer_throughout(model):
         return []

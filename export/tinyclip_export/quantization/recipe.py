@@ -70,16 +70,16 @@ class RoundedTower:
     """Weights rounded so that outputs change least on the calibration pairs."""
 
     weights: Mapping[str, BlockWeight]  # by the name of the float weight
-    table: BlockWeight | CodebookTable | None = None  # of tokens
+    table: BlockWeight | CodebookTable | None = None  # the token table
 
 
 @runtime_checkable
 class CompensatedRecipe(Recipe, Protocol):
-    """A recipe that may round weights by the inputs that they have on calibration pairs."""
+    """A recipe that may round weights to suit their inputs on the calibration pairs."""
 
     @property
     def compensates(self) -> bool:
-        """Whether it does."""
+        """Whether it rounds weights in that way."""
 
     @property
     def inputs(self) -> int:

@@ -56,7 +56,7 @@ class TowerRecipes:
 def recipes_for(precision: str, preset: ExportPreset, *, convolutional: bool) -> TowerRecipes:
     """Return the recipes of a precision other than fp32.
 
-    `convolutional`: whether most of the image tower is in convolutions that are no products.
+    `convolutional`: whether most of the image tower is in convolutions that cannot be products.
     """
     entry = PRECISIONS[precision]
     text = _recipe(entry.recipe, preset, entry.options)

@@ -1,4 +1,4 @@
-"""How much errors of token rows change the embeddings of texts."""
+"""How much errors in the rows of the token table change the embeddings of texts."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ PROBES = 4  # random directions of the embedding for each batch
 
 
 def table_sensitivity(tower: nn.Module, batches: Iterable[npt.NDArray[Any]]) -> Matrix | None:
-    """Return the mean of JᵀJ, ``[W, W]``, of the derivative J of an embedding by a token's row.
+    """Return the mean of JᵀJ, ``[W, W]``, for the derivative J of an embedding by a token's row.
 
-    ``batches`` are ids ``[B, L]``. The mean is over all tokens, and estimated by products of J with
+    ``batches`` are ids ``[B, L]``. The mean over all tokens is estimated from products of J with
     random signs. The table is the largest `nn.Embedding` of the tower; None without one.
     """
     import torch

@@ -1,7 +1,7 @@
 """A token table in 2.7 bits per value: product quantization, one byte for three values of a row.
 
-Each three values of all rows share a codebook of 256 triples (Jégou et al. 2011), made by k-means.
-What a byte cannot express is made up for by the row's later values, as in block_rounding.py.
+Each group of three columns has a codebook of 256 triples (Jégou et al. 2011), made by k-means. The
+row's later values compensate for what a byte cannot express, as in block_rounding.py.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tinyclip_export.quantization.block_rounding import Matrix
 
 Points: TypeAlias = npt.NDArray[np.float32]
 
-TRIPLE = 3  # values with one byte
+TRIPLE = 3  # values per byte
 WORDS = 256
 SAMPLE = 8192  # rows on which codebooks are made
 ROUNDS = 10  # of k-means
@@ -45,7 +45,7 @@ def codebook_table(table: Points, feedback: Matrix) -> CodebookTable:
     count, width = table.shape
     groups = -(-width // TRIPLE)
     padding = groups * TRIPLE - width
-    triangle = np.eye(width + padding)  # columns that are cut off again affect no other
+    triangle = np.eye(width + padding)  # the padding affects no other columns
     triangle[:width, :width] = feedback
     scales = np.sqrt(np.square(table).mean(axis=1, keepdims=True)).astype(np.float16)
     divisors = np.where(scales == 0.0, 1.0, scales).astype(np.float32)  # zero rows stay zero
@@ -69,7 +69,7 @@ def codebook_table(table: Points, feedback: Matrix) -> CodebookTable:
 
 
 def k_means(points: Points) -> Points:
-    """Return at most 256 centres ``[C, 3]`` of ``[N, 3]``, from the first points on."""
+    """Return at most 256 centres ``[C, 3]`` of ``[N, 3]``, starting from the first points."""
     centres: Points = points[:WORDS].copy()
     for _ in range(ROUNDS):
         labels = nearest(points, centres)

@@ -40,7 +40,7 @@ SAME = 1e-4  # largest difference of a component; both outputs have unit norm
 
 
 class TowerWriter:
-    """Writes tower files; whatever calibration gives is cached, and temporary in `scratch`."""
+    """Writes tower files; calibration results are cached, and temporary files go to `scratch`."""
 
     def __init__(
         self,

@@ -41,9 +41,9 @@ _DEFAULTS = WeightOnly()
 class WeightOnlyRecipe:
     """Weights of linear layers in blocks with one scale each; "nf4" is bitsandbytes' 4-bit float.
 
-    With the rounding "gptq", weights of 4 bits and their token table change the outputs least on
-    the calibration pairs (see block_rounding.py). `half` stores everything else in float16. Gemm
-    and Conv stay float.
+    With the rounding "gptq", 4-bit weights and the token table are rounded so that outputs change
+    least on the calibration pairs (see block_rounding.py). `half` stores everything else in
+    float16. Gemm and Conv stay float.
     """
 
     weights: str = "4 bit"
@@ -66,7 +66,7 @@ class WeightOnlyRecipe:
 
     @property
     def compensates(self) -> bool:
-        """Whether weights are rounded by the inputs that they have on calibration pairs."""
+        """Whether weights are rounded to suit their inputs on the calibration pairs."""
         return self.rounding == "gptq" and self.weights == "4 bit"
 
     @property

@@ -26,7 +26,7 @@ class WideRecipe:
     """Activations uint16, weights uint8 with one scale per tensor, as Qualcomm's HTP takes them.
 
     Nothing stays float but the input and the output: an NPU would hand single float nodes to the
-    processor. The token table has 8 bits too, and is widened after its lookup.
+    CPU. The token table has 8 bits too, and is widened after its lookup.
     """
 
     inputs: int = _DEFAULTS.inputs  # calibration pairs
@@ -95,7 +95,7 @@ class WideRecipe:
 
 
 def _norm_ranges(model: ModelProto, ranges: Any) -> dict[str, list[dict[str, Any]]]:  # noqa: ANN401
-    """Return the ranges of the final norm, so that inputs unlike the calibration's are unit too."""
+    """Return ranges of the final norm that give unit norm beyond the calibration's inputs too."""
     import numpy as np
 
     output = model.graph.output[0].name

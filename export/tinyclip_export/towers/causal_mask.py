@@ -37,7 +37,7 @@ class SpecialIds:
     def of(cls, vocabulary: int, example: Tensor | None, end_id: int | None) -> SpecialIds:
         """Return the ids in a text ``[L]`` that the tokenizer has padded, or CLIP's without one.
 
-        `end_id` is the end of text if the tower has its id. Raises ModelError if that is outside
+        `end_id` is the end of text if the tower knows it. Raises ModelError if that is outside
         the vocabulary.
         """
         if end_id is not None and not 0 <= end_id < vocabulary:

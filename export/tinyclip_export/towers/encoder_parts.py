@@ -1,4 +1,4 @@
-"""The layers of transformers' text encoders by their part in a block, pruned ones too."""
+"""The layers of transformers' text encoders, pruned or not, by their part in a block."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tinyclip_export.towers.blocks import OpenClip, shared
 class BlockParts:
     """Layers of one block of transformers, by their part in it.
 
-    Output layers of attention and feed-forward have only a bias, or nothing, where all heads or
-    neurons were pruned; the layers before them have no use then.
+    If all heads or neurons were pruned, the output layer of attention or feed-forward has only a
+    bias, or nothing, and the layers before it are unused.
     """
 
     attention: tuple[nn.Module, nn.Module, nn.Module, nn.Module]  # queries, keys, values, output
     norms: tuple[nn.Module, nn.Module]
     up: nn.Module
-    gate: nn.Module | None  # its neurons are factors of the activated ones
+    gate: nn.Module | None  # its outputs multiply the activated neurons
     activation: nn.Module
     down: nn.Module
     head_width: int

@@ -1,7 +1,7 @@
 """Text towers from transformers in open_clip: RoBERTa, XLM-R, BERT, mT5, the M2M-100 encoder.
 
-They are written out in the operations of our own towers. Padding is hidden from the attention by
-the ids, as in open_clip's HFTextEncoder, so that texts may have any padding or none.
+They are written out in the operations of our own towers. Attention ignores
+padding ids, as in open_clip's HFTextEncoder, so texts may have any padding or none.
 Letters in shapes: B batch, L tokens, Q query tokens, W width, H heads, D embedding.
 """
 
@@ -21,7 +21,7 @@ from tinyclip_export.towers.blocks import Attention, Constant, OpenClip, unit_no
 from tinyclip_export.towers.causal_mask import DEEP
 from tinyclip_export.towers.encoder_parts import ENCODER_PARTS, BlockParts
 
-CONTEXT = 77  # of a tower that may read texts of any length, without an example
+CONTEXT = 77  # for a tower without a limit, if there is no example text
 _TANH_GELU = ("NewGELUActivation", "FastGELUActivation", "PytorchGELUTanh", "GELUTanh")
 
 
@@ -79,7 +79,7 @@ class EncoderTextTower(nn.Module):
         table = token_table(text)
         assert table is not None  # transformers' encoders have one
         self.tokens: nn.Embedding = table
-        # Of M2M-100, whose module multiplies what it looks up.
+        # The embedding of M2M-100 multiplies the rows that it looks up.
         self.token_scale = float(getattr(self.tokens, "embed_scale", 1.0))
         parts, self.positions, self.embedding_norm, self.ln_final = ENCODER_PARTS[model_type](
             encoder, self.context_length, self.pad_id, head_width_of(text)
@@ -149,7 +149,7 @@ class EncoderTextTower(nn.Module):
 
 
 def is_encoder_text(text: OpenClip) -> bool:
-    """Whether a text tower is one of transformers that can be written out here."""
+    """Whether a text tower is from transformers and can be written out here."""
     config = getattr(text, "config", None)
     pooler = type(getattr(text, "pooler", None)).__name__
     return getattr(config, "model_type", "") in ENCODER_PARTS and pooler in _POOLERS
@@ -159,7 +159,7 @@ _POOLERS = ("MeanPooler", "ClsPooler", "ClsLastHiddenStatePooler")
 
 
 def _pooler(text: OpenClip) -> nn.Module:
-    """Return the layer after the first token, of towers that have one and use it."""
+    """Return the layer after the first token; the identity if the tower does not use one."""
     pooler = getattr(text.transformer, "pooler", None)
     uses = getattr(text.pooler, "use_pooler_output", False)
     if pooler is None or not uses:
@@ -175,13 +175,14 @@ def _context_length(text: OpenClip, example: Tensor | None) -> int:
     length = len(example) if example is not None else (rows or CONTEXT)
     if rows and length > rows:
         raise ModelError(
-            f"text tower {config.model_type} has {rows} positions, its texts have {length} tokens"
+            f"text tower {config.model_type} has {rows} positions, "
+            f"but its texts have {length} tokens"
         )
     return int(length)
 
 
 def _outputs(layer: nn.Module) -> int:
-    """Return the outputs of a linear layer, 0 where none is left."""
+    """Return the number of outputs of a linear layer, 0 if none is left."""
     return layer.out_features if isinstance(layer, nn.Linear) else 0
 
 
@@ -197,11 +198,11 @@ def _attention(parts: BlockParts, heads: int, width: int) -> Attention | Constan
 
 
 def _constant(layer: nn.Module, width: int) -> Constant:
-    """Return the bias of a layer that has no inputs left, 0 without one."""
+    """Return the bias of a layer without inputs; zeros if it has no bias."""
     bias = getattr(layer, "bias", None)
     return Constant(torch.zeros(width) if bias is None else bias)
 
 
 def _activation(source: nn.Module) -> nn.Module:
-    """Return the activation, as a single operator where it is spelt out in transformers."""
+    """Return the activation, as one operator where transformers spells it out."""
     return nn.GELU(approximate="tanh") if type(source).__name__ in _TANH_GELU else source

@@ -93,11 +93,11 @@ def input_form(
     """
     if static_batch is not None and static_batch < 1:
         raise ConfigError(f"static batch {static_batch} must be 1 or more")
-    # With other tokenizers than CLIP's, the highest id, at which such a tower pools, may not be the
-    # end of text.
+    # A tower without an end id pools at the highest id, which need not be the end of text with
+    # tokenizers other than CLIP's.
     unknown_end = hasattr(clip.tokenizer, "strip_sep_token") and getattr(text, "eot_id", 0) is None
     pad_id = pad_token_id(clip.tokenizer)
-    # A tower that does not know its tokenizer's padding reads it.
+    # Towers whose output depends on padding, or that do not know the tokenizer's padding id.
     reads_padding = isinstance(text, FixedLengthTextTower) or (
         isinstance(text, EncoderTextTower) and text.pad_id != pad_id
     )

@@ -16,7 +16,7 @@ class FixedLengthTextTower(TextParts):
     """Text encoder, ``input_ids [B, context]`` int64 to unit-norm ``[B, D]``.
 
     Its tokens attend to the padding, or it pools the last token, so texts must be padded to the
-    context length as in training. A class token is appended, and is what is pooled.
+    context length as in training. A class token, if any, is appended and pooled.
     """
 
     mask: Tensor | None
@@ -62,10 +62,10 @@ class FixedLengthTextTower(TextParts):
         return unit_norm(self.projection(self.ln_final(pooled)))
 
     def _padding(self, input_ids: Tensor, x: Tensor) -> Tensor:
-        """Return ``[B, 1, L, L]`` with a class token: a low value for what nothing attends to.
+        """Return the mask ``[B, 1, L, L]`` of padding, for texts with a class token.
 
-        As in open_clip, and in CoCa's training, a class token's place is at the front of the
-        mask: a token is hidden where the one before it is padding.
+        As in open_clip and in CoCa's training, the mask has the class token's place at the front,
+        although the token is appended: a token is hidden if the one before it is padding.
         """
         hidden = (input_ids == self.pad_id).to(x.dtype) * DEEP
         hidden = torch.cat([torch.zeros_like(hidden[:, :1]), hidden], dim=1)

@@ -71,8 +71,8 @@ class TextTower(TextParts):
     """Causal text encoder, ``input_ids [B, L]`` int64 to unit-norm ``[B, D]``, L <= context.
 
     It pools at the end of text, which later tokens do not affect, so texts need no padding.
-    ``plain``: the end is found by a table with a mark per token and pooled by a product, as some
-    engines have no ArgMax and no lookup by its result; a text without an end has no pooled token.
+    ``plain``: a table marks the end and a product pools it, as some engines have neither ArgMax nor
+    a lookup by its result; a text without an end has no pooled token.
     """
 
     mask: Tensor
@@ -117,11 +117,11 @@ class TextTower(TextParts):
 
 
 def _end_marks(tokens: nn.Embedding, special_ids: SpecialIds) -> Tensor:
-    """Return ``[V, 1]``: 1 for the end of text. Raises ModelError where padding has its id."""
+    """Return ``[V, 1]``: 1 for the end of text. Raises ModelError if padding has the same id."""
     if special_ids.end == special_ids.pad:
         raise ModelError(
-            "the end of text also pads, so that it cannot be marked; this target needs a tokenizer "
-            "with a padding token of its own"
+            "the end-of-text token is also the padding, so it cannot be marked; this target needs "
+            "a tokenizer with a padding token of its own"
         )
     marks = torch.zeros(tokens.num_embeddings, 1)
     marks[special_ids.end] = 1.0

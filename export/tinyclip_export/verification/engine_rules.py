@@ -1,6 +1,6 @@
-"""What the engine of each target takes: operators, element types, shapes.
+"""What the engine of each target supports: operators, element types, shapes.
 
-A target without an entry runs in onnxruntime's own kernels, which take all that an export writes.
+A target without an entry runs in onnxruntime's own kernels, which support everything exported.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineRules:
-    """What an engine takes of a file; everything else would run elsewhere, or not at all."""
+    """What an engine supports; everything else would run elsewhere, or not at all."""
 
     operators: Mapping[str, frozenset[str]]  # domain ("" is ONNX's own) -> names
     source: str  # where the engine's makers list them
     ports: frozenset[str]  # element types of inputs and outputs, as onnx.TensorProto names them
-    types: frozenset[str]  # of the values between
+    types: frozenset[str]  # of intermediate values
     constants: frozenset[str]
     opsets: tuple[int, int]  # least and greatest of ONNX's own domain
     rank: int  # the greatest of any value
@@ -56,7 +56,7 @@ _QNN = EngineRules(
 
 _COREML = EngineRules(
     operators={
-        # Gather is not in the list; its source says that it takes it, as SupportsMLProgram.
+        # Gather is missing from that list, but supported by the source code (SupportsMLProgram).
         "": _names(
             "Add ArgMax AveragePool Cast Clip Concat Conv ConvTranspose Cos DepthToSpace Ceil Div "
             "Elu Erf Exp Gather GatherND Gemm Gelu GlobalAveragePool GlobalMaxPool GridSample "

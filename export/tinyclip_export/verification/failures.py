@@ -24,11 +24,11 @@ class ValuesError(VerificationError):
 
 
 class RankingError(VerificationError):
-    """The exported model retrieves other images than PyTorch."""
+    """The exported model retrieves different images from PyTorch's."""
 
 
 class StructureError(VerificationError):
-    """A file has operators, types or shapes that the engine of its target does not take."""
+    """A file has operators, types or shapes that the engine of its target does not support."""
 
 
 class TooFewPairsError(VerificationError):
@@ -36,7 +36,7 @@ class TooFewPairsError(VerificationError):
 
 
 class ReloadError(VerificationError):
-    """The finished bundle does not open, or gives other embeddings, in a fresh process."""
+    """The finished bundle does not open, or gives different embeddings, in a fresh process."""
 
 
 class LatencyError(VerificationError):

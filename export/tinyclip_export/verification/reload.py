@@ -31,7 +31,7 @@ def replay_in_child(folder: Path, precision: str, program: str = __name__) -> di
 
 
 def main(arguments: list[str], replay: Callable[[Path, str], Replay] = replay) -> int:
-    """Print the cosine of the replay as JSON, on the last line: engines print too."""
+    """Print the cosine of the replay as JSON on the last line, because engines print too."""
     folder, precision = arguments
     sys.stdout.write(json.dumps({"cosine": replay(Path(folder), precision).min_cosine}))
     return 0

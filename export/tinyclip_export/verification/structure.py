@@ -1,4 +1,4 @@
-"""Whether the files of a bundle keep the rules of its target's engine."""
+"""Whether the files of a bundle follow the rules of its target's engine."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def check_target(
 
 
 def check_file(path: Path, label: str, rules: EngineRules) -> None:
-    """Raise StructureError unless an ONNX file keeps the rules."""
+    """Raise StructureError unless an ONNX file follows the rules."""
     import onnx
 
     faults = list(structure_faults(onnx.load(str(path), load_external_data=False), rules))
@@ -65,9 +65,9 @@ def _operator_faults(model: Onnx, rules: EngineRules) -> Iterator[str]:
         # Both names of ONNX's own domain.
         allowed = rules.operators.get("" if domain == "ai.onnx" else domain, frozenset())
         if name not in allowed:
-            yield f"operator {domain + ':' if domain else ''}{name} ({count}) is not in its list"
+            yield f"operator {domain + ':' if domain else ''}{name} ({count}) is not supported"
     if model.functions:
-        yield f"{len(model.functions):,} functions of its own"
+        yield f"{len(model.functions):,} functions are not supported"
 
 
 def _value_faults(model: Onnx, rules: EngineRules) -> Iterator[str]:
@@ -104,11 +104,11 @@ def _type_fault(name: str, data_type: int, allowed: Collection[str]) -> str | No
     from onnx import TensorProto
 
     kind = TensorProto.DataType.Name(data_type)
-    return None if kind in allowed else f"{name} is {kind}, which it does not take"
+    return None if kind in allowed else f"{name} is {kind}, which the engine does not support"
 
 
 def _scale_faults(graph: Onnx) -> Iterator[str]:
-    """Yield the scales that are no constants and the zero points that are not 0."""
+    """Yield the scales that are not constants and the zero points that are not 0."""
     from onnx import numpy_helper
 
     stored = {tensor.name: tensor for tensor in graph.initializer}
@@ -117,7 +117,7 @@ def _scale_faults(graph: Onnx) -> Iterator[str]:
             continue
         for name in node.input[1:]:
             if name not in stored:
-                yield f"{node.op_type} {node.name}: {name} is no constant"
+                yield f"{node.op_type} {node.name}: {name} is not a constant"
         zero = node.input[2] if len(node.input) > 2 else ""
         if zero in stored and np.any(numpy_helper.to_array(stored[zero])):
             yield f"{node.op_type} {node.name}: zero point {zero} is not 0"

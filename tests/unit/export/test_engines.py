@@ -137,7 +137,7 @@ def test_a_converter_that_stops_is_quoted(written):
         def write(self, tower, targets):
             raise RuntimeError("no kernel for erf\nwith a long trace")
 
-    with pytest.raises(ModelError, match="target litert: its converter stops at the image tower: "
+    with pytest.raises(ModelError, match="target litert: its converter fails on the image tower: "
                        "no kernel for erf; export without"):  # fmt: skip
         written(Stops())
 

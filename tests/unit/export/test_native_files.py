@@ -39,5 +39,5 @@ def test_a_missing_package_is_named(target, package, extra, monkeypatch):
 def test_what_the_compiler_says_is_one_line(monkeypatch, tmp_path):
     script = "import sys; sys.exit('loading\\nnode Erf is not for this chip')"
     monkeypatch.setattr(child, "child_command", lambda *_: [sys.executable, "-c", script])
-    with pytest.raises(ModelError, match="does not compile it: node Erf is not for this chip"):
+    with pytest.raises(ModelError, match="cannot compile it: node Erf is not for this chip"):
         qnn_context._compiled(tmp_path / "a.onnx", tmp_path / "b.onnx", 60)
