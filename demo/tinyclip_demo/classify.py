@@ -32,7 +32,7 @@ class ClassifyResult:
     model: str
     labels: tuple[str, ...]
     probabilities: tuple[float, ...]
-    agrees: bool  # same answer as the first model
+    agrees: bool  # same result as the first model
     preprocess_ms: float | None  # None if it is part of image_ms
     image_ms: float
     text_ms: float | None  # None if the labels were cached

@@ -22,7 +22,7 @@ TEXT_BATCH = 64
 ROW_BLOCK = 64  # pictures compared at a time, which bounds memory
 MAX_CACHED = 4
 BY_DIVERGENCE, BY_RANK_GAP, FIRST_RIGHT = (
-    "Answers differ most",
+    "Predictions differ most",
     "Ranks differ most",
     "First model right, another wrong",
 )

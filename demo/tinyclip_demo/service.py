@@ -71,7 +71,7 @@ class DemoService:
         """Raise ConfigError unless ``may_open_paths``."""
         if not self.may_open_paths(client, headers):
             raise ConfigError(
-                "visitors from elsewhere cannot open folders or add models of this machine: start "
+                "visitors from other machines cannot open folders or add models of this one: start "
                 "the demo with --images FOLDER and --student MODEL, or with --trust-visitors"
             )
 

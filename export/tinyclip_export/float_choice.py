@@ -14,7 +14,7 @@ from tinyclip_export.verification.embeddings import TimedEmbeddings
 from tinyclip_export.verification.gates import check_latency, check_values, least_cosine
 from tinyclip_export.verification.metrics import cosine_stats
 
-MIN_MS = 5.0  # of fp32; speed is not judged below it, where calls and noise dominate
+MIN_MS = 5.0  # of fp32; below it calls and noise dominate, so speed is not judged
 
 
 def with_float_images(

@@ -41,7 +41,7 @@ class Verified:
 
     reference_recall: float  # at 1, text to image, per cent
     selection: LayerSelection
-    recipes: Mapping[str, TowerRecipes]  # by precision, as the files are
+    recipes: Mapping[str, TowerRecipes]  # by precision, as the files were written
     familiarity: Mapping[str, Any]  # for the manifest; empty without training pictures
 
 

@@ -54,7 +54,7 @@ def pair_row(uri: str, caption: str, cells: Sequence[str], divergence: float) ->
 def answer_cell(
     number: int, right: bool, marks: tuple[str, str], label: str, facts: str, signs: str = "✓✗"
 ) -> str:
-    """Return a model's answer; ``marks`` say in words what right and not right mean."""
+    """Return a model's prediction; ``marks`` say in words what right and not right mean."""
     at = 0 if right else 1
     kind, sign, mark = ("ok", "no")[at], signs[at], marks[at]
     return (

@@ -41,7 +41,7 @@ def unknown_picture(models: Sequence[str]) -> str:
     """Return a warning about models that were not trained on such pictures, empty for none."""
     if not models:
         return ""
-    verb, whose = ("was", "its answer") if len(models) == 1 else ("were", "their answers")
+    verb, whose = ("was", "its labels") if len(models) == 1 else ("were", "their labels")
     names = escape(" and ".join(models))
     return (
         '<p class="tc-note tc-unknown" role="status"><span>This picture is unlike those that '

@@ -74,7 +74,7 @@ function verified(manifest, precision) {
   return `recall@1 ${recall.toFixed(1)} % on ${Number(manifest.verification.pairs).toLocaleString("en")} pairs, image cosine ≥ ${figures.image.cosine_min.toFixed(4)}`;
 }
 
-const UNKNOWN = "This picture is unlike those that the model was trained on: do not rely on its answer.";
+const UNKNOWN = "This picture is unlike those that the model was trained on: do not rely on its labels.";
 
 export function showAnswer({ rows, familiar, unknown, ms, size }, labelled, live) {
   note("unknown", familiar === false ? UNKNOWN : null);

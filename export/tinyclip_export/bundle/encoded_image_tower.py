@@ -1,7 +1,7 @@
 """Image towers that take the bytes of a JPEG or PNG: DecodeImage of onnxruntime-extensions.
 
-The graph decodes, resizes, crops and normalises. It ignores EXIF rotation and transparency:
-transparent pixels have the colours that are stored for them.
+The graph decodes, resizes, crops and normalises. It ignores EXIF rotation and transparency: a
+transparent pixel has the colour that is stored for it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Measure, for the manifest, what tells pictures like the training's from others."""
+"""Measure how to tell pictures like the training's from others, for the manifest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The golden vectors of graphs that take strings and encoded pictures: ``golden/`` of a bundle.
+"""Replay a bundle's ``golden/``: golden vectors of graphs of strings and encoded pictures.
 
 Imports neither torch nor onnx.
 """

@@ -1,4 +1,4 @@
-"""Configurations and model card, with which Hugging Face clients open a bundle."""
+"""The configurations and the model card that Hugging Face clients read."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Trim a text tower and its tokenizer.json to the tokens that a corpus needs.
 
-Texts of the corpus have the same pieces as before, and so the same embeddings. Any other text can
-still be tokenized, but into smaller pieces, bytes or the unknown token, so its embedding differs
-from the original model's.
+Texts of the corpus have the same pieces as before, and so the same embeddings. A text that
+needs other tokens can still be tokenized, but into smaller pieces, bytes or the unknown token, so
+its embedding differs from the original model's.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""An engine's files behind those calls of onnxruntime's sessions that the verification uses."""
+"""An engine's files with the interface of onnxruntime's sessions that the verification uses."""
 
 from __future__ import annotations
 

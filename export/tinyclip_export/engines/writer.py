@@ -40,4 +40,4 @@ class EngineWriter(Protocol):
         """Write a tower in each precision; the engine's exceptions pass through."""
 
     def open(self, path: Path, threads: int) -> Encode:
-        """Load a file and return what encodes a batch; the engine's exceptions pass through."""
+        """Load a file; return a function that encodes a batch. The engine's exceptions pass."""

@@ -78,7 +78,7 @@ class _Finder:
         graph = model.graph
         self.constants = constants(graph)
         self.producer, self.consumers = producers(graph), consumers(graph)
-        self.residuals: set[int] = set()  # of layers found so far; a sum of two layers is used once
+        self.residuals: set[int] = set()  # of the layers so far; a sum of two layers is used once
         self.rows = {value.name: _rows(value) for value in inferred_values(model)}
 
     def layer(self, down: Onnx) -> _FeedForward | None:

@@ -1,4 +1,4 @@
-"""Arrange QuantizeLinear and DequantizeLinear so that onnxruntime makes integer operators of them.
+"""Arrange QuantizeLinear and DequantizeLinear so that onnxruntime makes them integer operators.
 
 onnxruntime 1.32 creates QLinearConv and MatMulIntegerToFloat only for an operator with its own
 QuantizeLinear. Operators that share one (a residual block's first convolution and the sum around

@@ -94,7 +94,7 @@ class CompensatedRecipe(Recipe, Protocol):
 
 
 def check_choices(recipe: Recipe, name: str, allowed: Mapping[str, Sequence[str]]) -> None:
-    """Raise ConfigError for a field of a recipe whose value is not an allowed one."""
+    """Raise ConfigError for a field of a recipe whose value is not allowed."""
     for key, values in allowed.items():
         value = getattr(recipe, key)
         if value not in values:

@@ -23,7 +23,7 @@ _DEFAULTS = WideActivations()
 
 @dataclass(frozen=True, slots=True)
 class WideRecipe:
-    """Activations uint16, weights uint8 with one scale per tensor, as Qualcomm's HTP takes them.
+    """Activations uint16, weights uint8 with one scale per tensor, as Qualcomm's HTP supports them.
 
     Nothing stays float but the input and the output: an NPU would hand single float nodes to the
     CPU. The token table has 8 bits too, and is widened after its lookup.

@@ -1,7 +1,7 @@
 """Text towers from transformers in open_clip: RoBERTa, XLM-R, BERT, mT5, the M2M-100 encoder.
 
-They are written out in the operations of our own towers. Attention ignores
-padding ids, as in open_clip's HFTextEncoder, so texts may have any padding or none.
+They are written out in the operations of our own towers. Attention ignores padding ids, as in
+open_clip's HFTextEncoder, so texts may have any padding or none.
 Letters in shapes: B batch, L tokens, Q query tokens, W width, H heads, D embedding.
 """
 

@@ -37,7 +37,7 @@ class RetrievalRanks:
     margin: Features
 
     def recall(self, k: int) -> float:
-        """Return the per cent of texts whose paired image is among the first k."""
+        """Return the percentage of texts whose paired image is among the first k."""
         return 100.0 * float((self.rank < k).mean())
 
 

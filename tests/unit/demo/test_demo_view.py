@@ -216,11 +216,11 @@ def test_a_strange_picture_is_said_above_the_answer_of_the_models_that_tell():
     strange = replace(known, model="b", familiar=False)
     page = bars.classification([known, strange])
     text = re.sub(r"<[^>]+>", "", page)
-    assert "This picture is unlike those that b was trained on: do not rely on its answer" in text
+    assert "This picture is unlike those that b was trained on: do not rely on its labels" in text
     assert page.index("tc-unknown") < page.index("tc-verdict")
     assert "tc-verdict agree" not in page
     both = re.sub(r"<[^>]+>", "", bars.classification([strange, replace(strange, model="c")]))
-    assert "those that b and c were trained on: do not rely on their answers" in both
+    assert "those that b and c were trained on: do not rely on their labels" in both
     for familiar in (True, None):
         page = bars.classification([known, replace(known, familiar=familiar)])
         assert "tc-unknown" not in page and "tc-verdict agree" in page
