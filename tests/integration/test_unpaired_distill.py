@@ -260,7 +260,7 @@ def test_terms_that_need_pairs_are_refused_by_name(texts, loss):
         ({"data": {"train": "a", "images": "b"}}, "train and images exclude each other"),
         ({"data": {"mix": [{"weight": 1.0}]}}, "data.mix[1]: needs either pairs or images"),
         ({"data": {"mix": [{"pairs": "a", "wieght": 1.0}]}}, "did you mean 'weight'"),
-        ({"data": {"images": "a", "texts": "b", "val": "c", "val_images": "d"}}, "val has pairs"),
+        ({"data": {"images": "a", "texts": "b", "val": "c", "val_images": "d"}}, "exclude each"),
         ({"data": {"train": "a", "val_images": "b"}}, "val_images needs texts to compare"),
         ({"data": {"train": "a", "val_texts": "b"}}, "val_texts are compared with val_images"),
         ({"data": {"mix": [{"images": "a"}]}}, "mix[1] has images without texts"),

@@ -29,13 +29,13 @@ class DataConfig(Section):
     )
     texts: TextsSource | None = Field(
         default=None,
-        description="With images: a file with one text a line, or a list of such files; or labels "
-        "in templates. null: no texts, only loss.feature of pictures.",
+        description="With images: a file with one text per line, or a list of such files; or "
+        "labels in templates. null: no texts, so that only loss.feature of pictures can be used.",
     )
     mix: list[SourceConfig] = Field(
         default_factory=list,
-        description="Instead of train or images: sources that share every batch by their weights, "
-        "each in memory or all streamed.",
+        description="Instead of train or images: sources that share every batch in proportion to "
+        "their weights; all are in memory or all are streamed.",
     )
     val: Patterns | None = Field(
         default=None,
@@ -45,7 +45,7 @@ class DataConfig(Section):
         default=None,
         min_length=1,
         description="Instead of val: pictures without captions, on which the student is compared "
-        "with the teacher; where their folders are named by labels of val_texts, on accuracy too.",
+        "with the teacher; accuracy too, if their folders are named after labels of val_texts.",
     )
     val_texts: TextsSource | None = Field(
         default=None, description="Texts for val_images, in any form of texts; null: texts."
@@ -79,7 +79,7 @@ class DataConfig(Section):
         description=(
             "Folder of a feature cache: missing parts are computed before the first "
             "step of a run longer than an epoch; runs with the same teachers share it, "
-            "including streamed ones. null: a cache of this run alone."
+            "including streamed ones. null: a cache for this run only."
         ),
     )
     views: int = Field(
@@ -155,7 +155,7 @@ class DataConfig(Section):
 
     @property
     def sources(self) -> tuple[SourceConfig, ...]:
-        """What is trained on."""
+        """The sources that are trained on."""
         if self.mix:
             return tuple(self.mix)
         return (SourceConfig(pairs=self.train, images=self.images, texts=self.texts),)
@@ -163,7 +163,9 @@ class DataConfig(Section):
     @model_validator(mode="after")
     def _check_validation(self) -> DataConfig:
         if self.val is not None and self.val_images is not None:
-            raise ValueError("val has pairs and val_images has none; leave one of them out")
+            raise ValueError(
+                "val (pairs) and val_images (without captions) exclude each other; drop one"
+            )
         if self.val_texts is not None and self.val_images is None:
             raise ValueError("val_texts are compared with val_images; set these, or drop val_texts")
         if self.val_images is not None and not (self.val_texts or self.texts):
@@ -177,11 +179,11 @@ class DataConfig(Section):
             raise ValueError("nothing to train on: set train to pairs, or images and texts")
         if len(forms) > 1:
             raise ValueError(
-                f"{forms[0]} and {forms[1]} exclude each other; a mixture has all sources in mix"
+                f"{forms[0]} and {forms[1]} exclude each other; put all sources of a mixture in mix"
             )
         for number, source in enumerate(self.mix, 1):
             if not source.is_paired and source.texts is None:
-                raise ValueError(f"mix[{number}] has images without texts; give it texts")
+                raise ValueError(f"mix[{number}] has images without texts; add texts to it")
         if self.texts is not None and self.images is None:
             raise ValueError("texts are drawn independently of images; set images, or drop texts")
         return self

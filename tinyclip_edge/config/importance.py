@@ -1,4 +1,4 @@
-"""On which pairs importance is measured."""
+"""The pairs on which importance is measured."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ class CalibrationConfig(SourceConfig):
     """Pairs, or pictures and texts, on which importance is measured."""
 
     weight: float = Field(
-        default=1.0, gt=0, description="Of their importance, relative to the other's."
+        default=1.0, gt=0, description="Weight of their importance, relative to the other part's."
     )
 
     @model_validator(mode="after")
     def _check_texts(self) -> CalibrationConfig:
         if not self.is_paired and self.texts is None:
-            raise ValueError("importance is that of affinities: add texts to the images")
+            raise ValueError(
+                "importance is measured on affinities to texts; add texts to the images"
+            )
         return self
 
 
@@ -39,21 +41,21 @@ CalibrationSource: TypeAlias = Annotated[
 
 
 class ImportanceConfig(Section):
-    """Importance as a mix of general knowledge and that of a domain."""
+    """Importance as a mix of general knowledge and knowledge of a domain."""
 
     general: CalibrationSource | None = Field(
         default=None,
-        description="Weight of general knowledge, measured on the run's own data; or a section of "
-        "a weight and other data. null: none.",
+        description="Weight of general knowledge, measured on the run's own data; or a section "
+        "with a weight and other data. null: none.",
     )
     domain: CalibrationSource | None = Field(
         default=None,
-        description="The same of a domain: its pictures and texts need not belong together.",
+        description="The same for a domain, whose pictures and texts need not be paired.",
     )
 
     @property
     def parts(self) -> dict[str, float | CalibrationConfig]:
-        """What counts, by name."""
+        """The parts that count, by name."""
         named = {"general": self.general, "domain": self.domain}
         return {name: part for name, part in named.items() if part is not None}
 
@@ -63,7 +65,7 @@ class ImportanceConfig(Section):
             raise ValueError("set general, domain or both")
         if all(isinstance(part, float) for part in self.parts.values()) and len(self.parts) > 1:
             raise ValueError(
-                "general and domain are both the run's own data; give one of them images and "
-                "texts, or pairs"
+                "general and domain are both measured on the run's own data; add pairs, or images "
+                "and texts, to one of them"
             )
         return self

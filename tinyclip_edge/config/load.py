@@ -61,7 +61,9 @@ def make_config(values: RunConfig | Mapping[str, Any], overrides: Sequence[str] 
     if isinstance(values, RunConfig):
         return _configured(values.model_dump(), "configuration", overrides) if overrides else values
     if not isinstance(values, Mapping):
-        raise ConfigError(f"configuration: expected a mapping, a name or a path, {_kind(values)}")
+        raise ConfigError(
+            f"configuration: expected a mapping, a name or a path, not {_kind(values)}"
+        )
     return _configured(deepcopy(dict(values)), "configuration", overrides)
 
 

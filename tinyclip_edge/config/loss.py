@@ -17,7 +17,7 @@ from tinyclip_edge.config.section import Section
 from tinyclip_edge.errors import ConfigError
 from tinyclip_edge.plugins import LOSSES, loaded_plugins
 
-OTHER_LOSSES = ("sparsity_price",)  # terms of masks, which have no weight of their own
+OTHER_LOSSES = ("sparsity_price",)  # terms of masks, without a weight of their own
 
 
 class NoSettings(Section):
@@ -36,11 +36,11 @@ class LossEntry:
     logged: tuple[str, ...] = ()  # names of further values that the term logs
     uses_teacher: bool = True  # it compares with the teacher's embeddings
     uses_scale: bool = False  # its gradient reaches the student's logit scale
-    uses_bias: bool = False  # its probabilities are sigmoids; so are those of a kind "sigmoid"
-    uses_prefixes: bool = False  # it is computed on prefixes of the embedding too, see matryoshka
+    uses_bias: bool = False  # its probabilities are sigmoids, as with the setting kind "sigmoid"
+    uses_prefixes: bool = False  # it is also computed on prefixes of the embedding, see matryoshka
     uses_texts: bool = True  # it compares pictures with texts
     uses_pairs: bool = True  # it needs each picture's own text
-    pair_settings: tuple[str, ...] = ()  # settings that need it where they are above 0
+    pair_settings: tuple[str, ...] = ()  # settings that need it if above 0
 
     @property
     def fields(self) -> dict[str, FieldInfo]:
@@ -76,14 +76,14 @@ class LossConfig(Section):
     student_logit_bias: float | Literal["teacher", "learned"] = Field(
         default="teacher",
         description="Added to the student's logits before a sigmoid: a fixed number, teacher (the "
-        "teacher's, fixed), or learned (starts at the teacher's, without one at -10). Only terms "
-        "with a sigmoid use it; their student keeps it and scores each label independently.",
+        "teacher's, fixed), or learned (starts at the teacher's, or at -10 if it has none). Only "
+        "terms with a sigmoid use it; the student then has it, and scores labels independently.",
     )
     matryoshka: list[Annotated[int, Field(ge=1)]] = Field(
         default_factory=list,
-        description="Lengths of prefixes of the student's embedding, such as [64, 128]: affinity, "
-        "contrastive and sigmoid are the mean over the whole embedding and these prefixes, against "
-        "the teacher's whole ones, so that an index may be cut to them.",
+        description="Lengths of prefixes of the student's embedding, such as [64, 128], to which "
+        "an index may be shortened: affinity, contrastive and sigmoid are averaged over the whole "
+        "embedding and these prefixes, each against the teacher's whole embedding.",
     )
 
     def weight(self, term: str) -> float:
@@ -193,7 +193,7 @@ def register_loss(entry: LossEntry) -> LossEntry:
 
 
 def register_installed_losses() -> None:
-    """Add the terms of other installed packages; a broken one costs a warning."""
+    """Add the terms of other installed packages; warn about broken ones."""
     for _, entry in loaded_plugins(LOSSES, LossEntry):
         register_loss(entry)
 
@@ -279,7 +279,7 @@ register_loss(
     LossEntry(
         name="interactive",
         description="Weight of interactive contrast: the student's pictures among the teacher's "
-        "texts, and the reverse; where widths differ through a projector as for feature.",
+        "texts, and vice versa; if widths differ, through a projector as for feature.",
         implementation="tinyclip_edge.losses.interactive:InteractiveTerm",
         uses_scale=True,
     )

@@ -38,14 +38,15 @@ class AffinitySettings(Section):
     hard_negative: float = Field(
         default=0.0,
         ge=0,
-        description="Weighs the pairs of other pictures and texts by exp(this * similarity), mean "
-        "1 (Multi-Similarity's beta, 50 there); 0: all equally.",
+        description="Weights pairs that do not belong together by exp(this * similarity), with "
+        "mean 1 (beta of the Multi-Similarity loss, which uses 50); 0: all equally.",
     )
     hard_positive: float = Field(
         default=0.0,
         ge=0,
-        description="Weighs the batch's own pairs by sigmoid(-this * (similarity - "
-        "affinity_hard_threshold)), mean 1 (Multi-Similarity's alpha, 2 there); 0: all equally.",
+        description="Weights the batch's own pairs by sigmoid(-this * (similarity - "
+        "affinity_hard_threshold)), with mean 1 (alpha of the Multi-Similarity loss, which uses "
+        "2); 0: all equally.",
     )
     hard_threshold: float = Field(
         default=0.5,
@@ -58,7 +59,7 @@ class AffinitySettings(Section):
     def _check(self) -> AffinitySettings:
         if self.kind == "sigmoid" and (self.i2t, self.t2i) != (0.5, 0.5):
             raise ValueError(
-                "affinity_i2t and affinity_t2i are directions of softmax; leave them out where "
+                "affinity_i2t and affinity_t2i only apply to softmax; leave them out if "
                 "affinity_kind is sigmoid"
             )
         if self.i2t == 0 and self.t2i == 0:
@@ -72,7 +73,7 @@ class FeatureSettings(Section):
     kind: Literal["mse", "cosine"] = Field(
         default="mse",
         description=(
-            "mse: mean squared difference; cosine: 1 - cosine. Where widths differ the "
+            "mse: mean squared difference; cosine: 1 - cosine. If widths differ, the "
             "student's features pass through a linear projector that is trained with it "
             "and then discarded."
         ),

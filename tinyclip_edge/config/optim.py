@@ -18,7 +18,7 @@ class OptimConfig(Section):
         default=10_000,
         ge=1,
         le=10**12,
-        description="Optimizer steps; a run without stages, masks and a learnt mapping can be "
+        description="Optimizer steps; a run without stages, masks or a learnt mapping can be "
         "resumed with more.",
     )
     warmup: float = Field(
@@ -51,9 +51,9 @@ class OptimConfig(Section):
         default=None,
         gt=0,
         lt=1,
-        description="Decay of a moving average of the student's weights, such as 0.999, less in "
-        "the first steps; evaluations, best/ and student/ are of the average. It restarts with "
-        "each stage, when masks are pruned and after inherit.map_steps; null: none.",
+        description="Decay of a moving average of the student's weights, such as 0.999, lower in "
+        "the first steps; evaluations, best/ and student/ use the average. It restarts with each "
+        "stage, when masks are pruned and after inherit.map_steps; null: none.",
     )
 
     @property

@@ -54,10 +54,10 @@ class DynamicInt8(Section):
     norms: Literal["layer", "simplified", "rms"] = Field(
         default="layer",
         description=(
-            "layer: as they are; simplified: layer norms without "
-            "mean subtraction (the mean is removed from the weights instead), which is faster, by "
-            "onnxruntime's own name; rms: by ONNX's name, which requires onnxruntime 1.23. Towers "
-            "with layer scale keep ordinary layer norms."
+            "layer: ordinary layer norms; simplified: onnxruntime's own operator without mean "
+            "subtraction (the mean is removed from the weights instead), which is faster; rms: the "
+            "same as ONNX's operator, which requires onnxruntime 1.23. Towers with layer scale "
+            "keep ordinary layer norms."
         ),
     )
     feed_forward: Literal["whole", "halves"] = Field(
@@ -126,7 +126,7 @@ class TowerInputs(Section):
 
 
 class EngineFiles(Section):
-    """Files of another engine than onnxruntime, in addition to the ONNX files."""
+    """Files for an engine other than onnxruntime, in addition to the ONNX files."""
 
     name: Literal["openvino", "litert", "executorch"] | None = Field(
         default=None, description="The engine, whose packages are an extra of the same name."
@@ -141,7 +141,7 @@ class EngineFiles(Section):
         known = ENGINES[self.name].precisions if self.name is not None else ()
         for precision in self.precisions:
             if precision not in known:
-                hint = f"; it has {', '.join(known)}" if known else ", which needs a name"
+                hint = f"; it has {', '.join(known)}" if known else "; set engine.name first"
                 raise ConfigError(f"engine {self.name} has no precision '{precision}'{hint}")
         if self.name is not None and not self.precisions:
             raise ConfigError(f"engine {self.name} needs precisions: {', '.join(known)}")
@@ -153,15 +153,15 @@ class ExportPreset(Section):
 
     target: str | None = Field(
         default=None,
-        description="Name in the table of targets whose rules every file must keep; the manifest "
-        "states it.",
+        description="Name, in the table of targets, of the target whose rules every file must "
+        "follow; the manifest records it.",
     )
     inputs: TowerInputs = Field(default_factory=TowerInputs, description="Inputs of the towers.")
     operators: Literal["all", "plain"] = Field(
         default="all",
         description=(
-            "plain: patches by a Conv, texts pooled by a product with a mark of their end, norms "
-            "written out, for engines without ArgMax, ReduceL2 or values of six axes."
+            "plain: patches by a Conv, texts pooled by a product with a one-hot mark of their end, "
+            "norms as basic operators, for engines without ArgMax, ReduceL2 or six-axis tensors."
         ),
     )
     pipeline: bool = Field(
@@ -169,7 +169,7 @@ class ExportPreset(Section):
         description="Add the file of both towers that the pipeline of transformers.js requires.",
     )
     engine: EngineFiles = Field(
-        default_factory=EngineFiles, description="Files of another engine than onnxruntime."
+        default_factory=EngineFiles, description="Files for an engine other than onnxruntime."
     )
     precisions: list[str] = Field(
         default=["fp32", "int8"],
@@ -185,8 +185,8 @@ class ExportPreset(Section):
     convolutions: Literal["static", "dynamic"] = Field(
         default="static",
         description=(
-            "int8 of an image tower of large convolutions, such as a ResNet; one of depthwise and "
-            "pointwise ones, such as FastViT, is always dynamic."
+            "Kind of int8 for image towers of large convolutions, such as a ResNet; those of "
+            "depthwise and pointwise convolutions, such as FastViT, are always dynamic."
         ),
     )
 
@@ -234,7 +234,7 @@ def preset_names() -> list[str]:
 
 
 def load_preset(name_or_path: str | Path) -> ExportPreset:
-    """Read a preset by shipped name or path. Raises ConfigError, which names the key."""
+    """Read a preset by shipped name or path. Raises ConfigError, naming the key."""
     path = Path(name_or_path)
     if str(name_or_path) in plugin_names(TARGETS):
         added = load_plugin(TARGETS, str(name_or_path))

@@ -46,12 +46,12 @@ def config_keys(schema: str = "run") -> list[ConfigKey]:
 
 
 def schema_keys(schema: type[BaseModel]) -> list[ConfigKey]:
-    """Return the keys of any such schema."""
+    """Return all keys of a model of pydantic."""
     return list(_keys(schema, ""))
 
 
 def matching_keys(name: str | None, schema: str = "run") -> list[ConfigKey]:
-    """Return the key of this name, or those in a section. Raises ConfigError for neither."""
+    """Return the key of this name, or those in a section. ConfigError if there is neither."""
     keys = config_keys(schema)
     if name is None:
         return keys

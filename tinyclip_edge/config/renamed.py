@@ -29,7 +29,7 @@ def current_key(key: str, source: str) -> str:
 def rename_keys(raw: dict[str, Any], source: str, *, warn: bool = True) -> None:
     """Move the values of old keys to the new ones, in place, with a warning for each.
 
-    ``warn`` is False for a run's own records. Raises ConfigError if both are set.
+    ``warn`` is False for records that a run wrote itself. Raises ConfigError if both are set.
     """
     for old, new in RUN_KEYS.items():
         section, name = old.split(".")

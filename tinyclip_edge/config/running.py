@@ -13,7 +13,7 @@ class RunSection(Section):
     """Device, memory, logging, saving."""
 
     device: Literal["auto", "cpu", "cuda"] = Field(
-        default="auto", description="auto: CUDA when there is a device, else the CPU."
+        default="auto", description="auto: CUDA if there is a device, else the CPU."
     )
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         default="fp32",

@@ -48,22 +48,22 @@ class TeacherConfig(Section):
     )
     fusion: Literal["mean", "confidence", "learned"] = Field(
         default="mean",
-        description="How the teachers of an ensemble are weighed in affinity: mean: alike for all "
-        "samples; confidence: for each picture and text, a teacher's weight over the number of "
-        "candidates that it wavers between (its perplexity); learned: by a gate trained beside the "
-        "student, which makes each pair's own candidate likely.",
+        description="How affinity weights the teachers of an ensemble. mean: equally for all "
+        "samples; confidence: for each picture and text, each teacher's weight is divided by its "
+        "perplexity, the number of candidates that it wavers between; learned: by a gate, trained "
+        "with the student to make each pair's own candidate likely.",
     )
     ensemble: list[EnsembleMemberConfig] = Field(
         default_factory=list,
-        description="More teachers: the student imitates the weighted mean of all their logits, or "
-        "of their probabilities, and inherits from the first alone.",
+        description="More teachers: the student imitates the weighted mean of all teachers' logits "
+        "or probabilities, and inherits only from teacher.model.",
     )
 
     @model_validator(mode="after")
     def _check(self) -> TeacherConfig:
         if self.fusion != "mean" and not self.ensemble:
             raise ValueError(
-                f"fusion {self.fusion} weighs several teachers, and there is one; add others to "
+                f"fusion {self.fusion} weights several teachers, and there is one; add others to "
                 "teacher.ensemble, or set teacher.fusion=mean"
             )
         return self
@@ -166,7 +166,7 @@ class RunConfig(Section):
         fusion = self.teacher.fusion
         if fusion != "mean" and not self.loss.weight("affinity"):
             raise ValueError(
-                f"teacher.fusion {fusion} weighs affinities, and loss.affinity is 0; set it above "
+                f"teacher.fusion {fusion} weights affinities, and loss.affinity is 0; set it above "
                 "0, or teacher.fusion=mean"
             )
         if fusion != "learned":

@@ -55,9 +55,9 @@ class StudentConfig(Section):
     )
     vocab: CountOrPath | None = Field(
         default=None,
-        description="Tokens that the student keeps of the teacher's, with their rows: those that "
-        "the texts of a file need, one per line; or a number, such as 30k: at most so many, "
-        "special tokens included, the commonest of the run's captions. null: all.",
+        description="Tokens of the teacher that the student keeps, with their rows: a file with "
+        "one text per line, for the tokens of these texts; or a number, such as 30k, for at most "
+        "that many: special tokens and the commonest in the run's captions. null: all.",
     )
 
 
@@ -84,12 +84,14 @@ class InheritConfig(Section):
         ),
     )
     calibration: int = Field(
-        default=256, ge=1, description="Pairs on which importance is measured, of each kind."
+        default=256,
+        ge=1,
+        description="Pairs on which importance is measured, for each part of inherit.importance.",
     )
     importance: ImportanceConfig | None = Field(
         default=None,
-        description="With plan importance: on what it is measured, general knowledge and a domain, "
-        "and how much each counts. null: on the run's own data.",
+        description="With plan importance: what it is measured on (general knowledge, a domain) "
+        "and how much each counts. null: the run's own data.",
     )
     map_from: Literal["published", "evenly", "importance"] = Field(
         default="importance", description="With plan mapped: the plan that it starts from."
@@ -97,23 +99,23 @@ class InheritConfig(Section):
     map_steps: float = Field(
         default=0.2,
         gt=0,
-        description="With plan mapped: first steps, in which the mapping learns instead of the "
-        "inherited weights; they then become ordinary weights, whose learning rate rises over "
+        description="With plan mapped: number of first steps, which train the mapping instead of "
+        "the inherited weights; these then become ordinary weights, whose learning rate rises over "
         "optim.warmup. Below 1 a share of all steps, otherwise a number of steps.",
     )
     map_lr: float = Field(
         default=4e-3,
         gt=0,
-        description="With plan mapped: about how far one step moves the mix of units or layers of "
-        "which a unit or a layer is made, 1 long at the start; AdamW's learning rate is this by "
-        "the square root of their number, constant.",
+        description="With plan mapped: about how far one step moves the coefficients that mix a "
+        "unit from units or a layer from layers, a vector of length 1 at the start; AdamW's "
+        "learning rate is this divided by the square root of their number, constant.",
     )
 
     image: TowerMode = Field(
         default="inherited",
         description="Weights of the image tower. inherited: slices of the teacher's, or what masks "
-        "keep; fresh: random, in any architecture; frozen: the teacher's whole tower, which is "
-        "not trained and whose settings student.model leaves out.",
+        "keep; fresh: random, in any architecture; frozen: the teacher's whole tower, untrained, "
+        "whose settings student.model must leave out.",
     )
     text: TowerMode = Field(
         default="inherited", description="Weights of the text tower, as inherit.image."
@@ -121,7 +123,7 @@ class InheritConfig(Section):
 
     @property
     def modes(self) -> dict[Literal["image", "text"], TowerMode]:
-        """What becomes of each tower."""
+        """The mode of each tower."""
         return {"image": self.image, "text": self.text}
 
     @property
@@ -136,7 +138,7 @@ class InheritConfig(Section):
 
     @property
     def selection(self) -> Literal["published", "evenly", "importance"]:
-        """The plan of the weights of step 0."""
+        """The plan by which the weights of step 0 are selected."""
         return self.map_from if self.plan == "mapped" else self.plan
 
     @model_validator(mode="after")

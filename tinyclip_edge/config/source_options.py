@@ -27,13 +27,13 @@ class ColumnsConfig(Section):
 
 @dataclass(frozen=True, slots=True)
 class SourceOptions:
-    """How pairs are read; for training and validation, what the section ``data`` says."""
+    """How pairs are read; for training and validation, as section ``data`` says."""
 
     allow_pipes: bool = False
     limits: LimitsConfig = USUAL
     columns: ColumnsConfig = field(default_factory=ColumnsConfig)
-    delimiter: str | None = None  # of tables; None: what the header has
-    captionless: bool = False  # whether a picture without a caption is no fault
+    delimiter: str | None = None  # of tables; None: by the first line
+    captionless: bool = False  # whether pictures may lack captions
 
 
 DEFAULT = SourceOptions()

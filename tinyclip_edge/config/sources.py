@@ -1,4 +1,4 @@
-"""What a run is trained on: pairs, or pictures and texts that do not belong together."""
+"""What a run is trained on: pairs, or unpaired pictures and texts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class TextsConfig(Section):
     """Texts made of labels: every label in every template."""
 
     labels: Patterns = Field(
-        min_length=1, description="File with one label a line, or a list of labels."
+        min_length=1, description="File with one label per line, or a list of labels."
     )
     templates: list[Annotated[str, Field(min_length=1)]] = Field(
         default=["a photo of a {}."],
@@ -64,5 +64,5 @@ class SourceConfig(Section):
         if (self.pairs is None) == (self.images is None):
             raise ValueError("needs either pairs or images, with texts or without")
         if self.is_paired and self.texts is not None:
-            raise ValueError("texts are drawn independently of images; pairs have captions")
+            raise ValueError("texts are drawn independently of images; pairs have captions already")
         return self

@@ -18,13 +18,13 @@ else:
     _Base = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-MERGE = "tag:yaml.org,2002:merge"  # <<: what PyYAML replaces by the keys of another section
+MERGE = "tag:yaml.org,2002:merge"  # <<, which PyYAML replaces with the keys of another section
 
-MOST_BITS = 1024  # of a whole number, as of a float's exponent: no setting has more
+MOST_BITS = 1024  # of an integer; 2**1024 is also beyond a float, and no setting is that large
 
 
 class YamlError(ValueError):
-    """A text is no YAML that is read here; the message says where and why."""
+    """A text is not YAML, or not of a kind read here; the message says where and why."""
 
 
 class _Loader(_Base):
@@ -33,7 +33,7 @@ class _Loader(_Base):
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: ANN401
         try:
             value = super().construct_object(node, deep=deep)
-        # PyYAML converts !!int "", !!bool x and 2026-13-45 without a look.
+        # PyYAML converts !!int "", !!bool x and 2026-13-45 without a check.
         except (ValueError, LookupError, AttributeError, TypeError, ArithmeticError):
             kind, value = node.tag.rpartition(":")[2], node.value
             text = one_line(repr(value)) if isinstance(value, str) else "this value"
@@ -71,7 +71,7 @@ _Loader.add_implicit_resolver(
 
 
 def parse_yaml(text: str) -> Any:  # noqa: ANN401 - whatever the text holds
-    """Return the value of a text; YamlError when it is no YAML, or larger than the limits."""
+    """Return the value of a text; YamlError if it is not YAML or exceeds the limits."""
     if len(text) > YAML_BYTES:
         raise YamlError(f"more than {YAML_BYTES:,} characters")
     try:
@@ -87,7 +87,7 @@ def parse_yaml(text: str) -> Any:  # noqa: ANN401 - whatever the text holds
 
 
 def _check_size(text: str) -> None:
-    """Count values and depth before anything is built: aliases grow, deep texts recurse."""
+    """Count values and depth before anything is built: aliases multiply, nesting recurses."""
     anchors: dict[str | None, int] = {}
     open_collections: list[tuple[str | None, int]] = []  # anchor, values before it
     values = 0

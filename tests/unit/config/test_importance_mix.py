@@ -30,7 +30,7 @@ def test_a_part_is_a_weight_or_a_source():
     ("importance", "message"),
     [
         ({}, "set general, domain or both"),
-        ({"general": 0.5, "domain": 0.5}, "are both the run's own data"),
+        ({"general": 0.5, "domain": 0.5}, "are both measured on the run's own data"),
         ({"genral": 1}, "key 'inherit.importance.genral'; did you mean 'general'"),
         ({"domain": {**DOMAIN, "weigth": 1}}, "importance.domain.weigth'; did you mean 'weight'"),
         ({"domain": {**DOMAIN, "weight": 0}}, "importance.domain.weight is 0 .*greater than 0"),

@@ -176,7 +176,7 @@ def test_a_missing_package_names_the_extra(monkeypatch):
     [
         ({"name": "executorch", "precisions": ["int8"]}, "executorch has no precision 'int8'; it"),
         ({"name": "litert"}, "engine litert needs precisions: fp32, int8"),
-        ({"precisions": ["fp32"]}, "has no precision 'fp32', which needs a name"),
+        ({"precisions": ["fp32"]}, "has no precision 'fp32'; set engine.name first"),
     ],
 )
 def test_precisions_that_an_engine_lacks_are_refused(engine, message):

@@ -209,7 +209,7 @@ BASE = {
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"teacher": {"model": "a", "fusion": "confidence"}}, "weighs several teachers"),
+        ({"teacher": {"model": "a", "fusion": "confidence"}}, "weights several teachers"),
         ({"loss": {"affinity": 0, "feature": 1}}, "loss.affinity is 0"),
         ({"loss": {"affinity": {"kind": "sigmoid"}}}, "needs loss.affinity_kind softmax"),
         ({"data": {"images": "folder", "texts": "a.txt"}}, "needs each picture's own text"),

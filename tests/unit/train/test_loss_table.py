@@ -176,7 +176,7 @@ def test_a_term_may_be_written_as_a_table():
         ("{affinity: {knid: sigmoid}}", r"unknown key 'loss\.affinity_knid'; did you mean"),
         ("{affinity: {kind: sigmoid}, affinity_kind: softmax}", "affinity_kind appears twice"),
         ("{affinity: {weight: much}}", r"loss\.affinity is 'much'"),
-        ("{affinity_kind: sigmoid, affinity_i2t: 0.7}", "are directions of softmax"),
+        ("{affinity_kind: sigmoid, affinity_i2t: 0.7}", "only apply to softmax"),
         ("{affinity_hard_negative: -1}", "greater than or equal to 0"),
         ("{affinity_hard_threshold: 2}", "less than or equal to 1"),
         ("{affinity_mean: ranks}", "'logits' or 'probabilities'"),
