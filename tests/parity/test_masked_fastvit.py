@@ -128,7 +128,7 @@ def test_moments_are_sliced_like_their_weights():
 
 def test_equal_shapes_are_refused_before_the_run():
     units = clip_units(family("MobileCLIP 2"))
-    with pytest.raises(InheritanceError, match=r"works only with open_clip's .* not with a timm Fast"):
+    with pytest.raises(InheritanceError, match=r"only with open_clip's .* not with a timm Fast"):
         check_reachable(units, 0.6, uniform_shapes=True)
 
 
