@@ -110,7 +110,7 @@ class EncoderSettings:
     pad_id: int
     eps: float
     activation: nn.Module
-    counts_positions: bool  # only words have positions, from the padding token's + 1
+    counts_positions: bool  # positions count words only, starting at pad_id + 1
     token_scale: float
     pool: str  # a value of POOLERS
     projection_eps: float  # of AltCLIP's norm

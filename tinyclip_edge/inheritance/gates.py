@@ -19,7 +19,7 @@ from tinyclip_edge.inheritance.units import ClipUnits, TowerUnits
 START = 10.0
 CLAMP = 4.605  # of log-alpha: P[z > 0] between 0.047 and 0.998
 TEMPERATURE = 2 / 3
-LOW, HIGH = -0.1, 1.1  # stretching beyond [0, 1] gives exact zeros and ones a probability
+LOW, HIGH = -0.1, 1.1  # stretching beyond [0, 1] makes exact zeros and ones possible
 EPS = 1e-6
 SOFTNESS = 0.8
 

@@ -27,7 +27,7 @@ class TimmSettings:
     """Settings of a tower that its tensors do not show."""
 
     layers: int
-    patch: tuple[int, int] | None  # None: a stem of convolutions gives the tokens
+    patch: tuple[int, int] | None  # None: a stem of convolutions outputs the tokens
     prefix_tokens: int
     positions_without_prefix: bool
     pool: str

@@ -83,8 +83,7 @@ class ClipShape:
     ) -> ClipShape:
         """Read the sizes from an open_clip state dict in any order of keys.
 
-        Only ``towers`` are read. Raises InheritanceError for towers
-        whose kind is unknown.
+        Only ``towers`` are read. Raises InheritanceError for towers whose kind is unknown.
         """
         heads = heads or HeadWidths()
         unread: tuple[TowerShape, dict[str, int]] = (TowerShape(kind=""), {})

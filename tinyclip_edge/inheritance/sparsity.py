@@ -48,10 +48,10 @@ def check_reachable(
 ) -> None:
     """Raise InheritanceError when masks cannot reduce a CLIP to the share ``keep``.
 
-    ``keep`` is a share of the prunable parameters. It must exceed the share of the parameters that
-    masks do not cover (embeddings, convolution, LayerNorms, projections) and, with
-    ``uniform_shapes``, the size of the smallest ordinary CLIP, which has one head per layer; and
-    the share of a tower that stays ``whole``.
+    ``keep`` is a share of the prunable parameters. It must exceed the share of all parameters that
+    masks do not cover (embeddings, convolution, LayerNorms, projections), the share of a tower that
+    stays ``whole`` and, with ``uniform_shapes``, the size of the smallest ordinary CLIP, which has
+    one head per layer.
     """
     if not 0 < keep <= 1:
         raise InheritanceError(f"keep {keep:g} is not a share: give a number above 0, at most 1")

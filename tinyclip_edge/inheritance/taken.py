@@ -1,4 +1,4 @@
-"""Which units of its teacher a student inherited, compact enough for one line of a log."""
+"""Record which of its teacher's units a student inherited, compact enough for one log line."""
 
 from __future__ import annotations
 

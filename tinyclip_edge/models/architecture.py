@@ -1,7 +1,7 @@
 """Infer the architecture of a CLIP from the names and shapes of its weights.
 
-Weights show neither the activation nor the width of a head: 64 is assumed, as in every published
-CLIP, unless the caller passes another.
+Weights show neither the activation nor the width of a head. The width is assumed to be 64, as in
+every published CLIP, unless the caller passes another.
 """
 
 from __future__ import annotations

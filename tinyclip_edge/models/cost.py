@@ -63,7 +63,7 @@ def text_encoder(model: Any) -> Callable[[Tensor], Tensor]:  # noqa: ANN401 - of
         padding, config.pad_token_id = config.pad_token_id, None  # transformers 4 looks for it
         try:
             # Attentions as outputs: otherwise transformers 4 reads the mask to see if it is needed.
-            with quiet():  # about the slower attention that this selects
+            with quiet():  # no warning about the slower attention that this selects
                 output = text.transformer(input_ids=ids, output_attentions=True)
             features: Tensor = text.proj(text.pooler(output, ids))
         finally:

@@ -50,7 +50,7 @@ _SIGLIP_PROCESSOR = {
     "image_std": [0.5, 0.5, 0.5],
 }
 _METACLIP = "metaclip_2"  # CLIPModel that always pools at its end token's id
-_ENCODERS = {"chinese_clip": read_bert_cfg, "altclip": read_xlm_roberta_cfg}  # of text
+_ENCODERS = {"chinese_clip": read_bert_cfg, "altclip": read_xlm_roberta_cfg}  # for text_cfg
 _SIGLIPS = ("siglip", "siglip2")
 _NOT_READ = {
     "jina_clip": "its towers are Python files in the repository, which are never run",

@@ -40,7 +40,7 @@ class Pieces(ABC):
 
     @abstractmethod
     def needs(self, index: int) -> set[int]:
-        """Return a piece with those it depends on: the steps to it, or its spelling."""
+        """Return the ids of a piece and of the pieces it depends on."""
 
     @abstractmethod
     def trimmed(self, new_ids: Mapping[int, int]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Prefixes of its embeddings that a model was trained for (Matryoshka), in its configuration."""
+"""Embedding prefixes that a model was trained for (Matryoshka), as its configuration lists them."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class PruneResult:
     """A pruned CLIP with the record of its pruning."""
 
     clip: LoadedClip  # dense, float32, eval mode
-    plan: PrunePlan  # kept units and folded masks; slices optimizer moments too
+    plan: PrunePlan  # retained units and folded masks; slices optimizer moments too
     parameters_before: int  # of the whole model
     parameters_after: int
     sparsity: float  # 1 - prunable parameters left / those that the gates refer to

@@ -51,7 +51,7 @@ def newest_bundle(root: str | Path = "bundles") -> Path:
 
 
 def newest_models(runs: str | Path = "runs", bundles: str | Path = "bundles") -> list[str]:
-    """Return the newest trained run and the newest bundle, those that exist."""
+    """Return the newest trained run and the newest bundle, where they exist."""
     newest = (_newest_run(Path(runs)), _newest(Path(bundles), (_MANIFEST,)))
     return [str(path) for path in newest if path is not None]
 

@@ -138,7 +138,7 @@ def sizes_of(table: Mapping[str, Any]) -> dict[str, Any]:
 def resolved(text_cfg: Mapping[str, Any]) -> Table:
     """Return the ``hf_config`` of a text_cfg, completed with its sizes.
 
-    Raises ModelError for sizes that are not whole numbers above 0.
+    Raises ModelError for sizes that are not numbers above 0; all but the ratio must be whole.
     """
     table: Table = dict(text_cfg[HF_CONFIG])
     kind, usual = ENCODER_KINDS[table["model_type"]], sizes_of(table)

@@ -38,7 +38,7 @@ _TEXT_SIZES = (
     "act_kwargs",
     "norm_kwargs",
 )
-# Settings with which a student's image tower remains the kind of its timm teacher's.
+# Settings with which a student's image tower remains of the same kind as its timm teacher's.
 _TIMM_SIZE_KEYS = {*SIZES, PATCH, "image_size"}
 # Settings with which its text tower remains a transformers encoder like its teacher's.
 _HF_KEYS = {

@@ -79,7 +79,7 @@ def measure_tower(
 ) -> MeasuredTower:
     """Choose the layers of a tower and score the units in them on each calibration.
 
-    The chosen layers minimise the weighted sum of the affinity KLs.
+    Layers are searched for the lowest weighted sum of the affinity KLs.
     """
     counts, first = [student.layers], 0
     if student.parts:
