@@ -57,10 +57,10 @@ def write_report(
     """Write the page of one run, or an overlay of several, from their folders.
 
     ``pictures`` is the number of queries for which the page shows the first results of teacher,
-    student and bundle; above 0, the models are loaded. Whatever is missing or cannot be read goes
-    to ``notify`` and onto the page. ``bundles`` are searched in addition to the usual folders.
-    ``standings`` of several runs is a part of their page. Raises DataError for a folder without a
-    run.
+    student and bundle; above 0, the models are loaded. ``bundles``: folders to search in addition
+    to the usual ones. ``standings`` are added to a page of several runs. Whatever is missing or
+    cannot be read is reported to ``notify`` and on the page. Raises DataError for a folder without
+    a run.
     """
     records = [RunRecord.read(Path(run)) for run in runs]
     for record in records:

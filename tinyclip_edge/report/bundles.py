@@ -39,7 +39,7 @@ class Bundle:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One precision of a bundle with its figures; None where export did not measure."""
+    """One precision of a bundle with its figures; None if export did not measure one."""
 
     name: str
     identity: tuple[str, ...]  # precision and SHA-256 of both towers' files
@@ -58,8 +58,8 @@ class Variant:
 def bundles_of(record: RunRecord, extra: Iterable[Path] = ()) -> list[Bundle]:
     """Return the bundles whose manifest has the hash of the run's finished student.
 
-    Searched are ``bundles`` in the working directory, ``bundles`` next to the folder of runs, and
-    the ``extra`` folders, each a bundle or a folder of bundles. Raises DataError for an extra
+    Searches ``bundles`` in the working directory, ``bundles`` next to the folder of runs, and the
+    ``extra`` folders, each a bundle or a folder of bundles. Raises DataError for an extra
     folder that does not exist.
     """
     for folder in extra:
@@ -113,7 +113,7 @@ def _manifests(root: Path) -> list[Path]:
 def _matching_bundle(student_sha256: str, folder: Path) -> Iterator[Bundle]:
     try:
         manifest = Manifest.read(folder)
-    except BundleError:  # `check` reads it, not a report
+    except BundleError:  # for `check` to report
         return
     if manifest.source.get("sha256") == student_sha256:
         yield Bundle(folder, manifest)

@@ -19,7 +19,7 @@ RECALL = "text to image R@1, %"
 
 
 def comparison(record: RunRecord, bundles: Sequence[Bundle]) -> Safe:
-    """Return the table, and the plots where there is a bundle."""
+    """Return the table, and the plots if there is a bundle."""
     teacher, student = (record.evaluations(who)[-1:] for who in ("teacher", "student"))
     blanks = [NONE] * 5
     rows = [
@@ -48,7 +48,7 @@ def comparison(record: RunRecord, bundles: Sequence[Bundle]) -> Safe:
 
 
 def compared_bundles(runs: Sequence[tuple[str, RunRecord, Sequence[Bundle]]]) -> Safe | None:
-    """Return the bundles of several runs, each run with its letter; None where there is none."""
+    """Return the bundles of several runs, each run with its letter; None without any."""
     rows, all_variants, spots = [], [], _Spots([], [])
     for (letter, record, bundles), colour in zip(runs, SERIES, strict=False):
         numbered = list(_numbered(bundles, letter))

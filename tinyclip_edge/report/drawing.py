@@ -59,7 +59,7 @@ class Line:
 
 
 def number(value: object) -> float | None:
-    """Return a value that can be drawn as a number, None for anything else."""
+    """Return a number that can be drawn as float, None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if -LARGEST <= value <= LARGEST else None  # neither NaN nor infinity
@@ -89,7 +89,7 @@ def loss_lines(steps: Sequence[Event], names: Sequence[str] | None = None) -> li
     for name in loss_names() if names is None else names:
         values, label = points(steps, name), name.replace("_", " ")
         same = [place for place, line in enumerate(lines) if line.points == values]
-        if same:  # the one term of a run is its loss
+        if same:  # a single term equals the loss
             lines[same[0]] = replace(lines[same[0]], label=f"{lines[same[0]].label}, {label}")
         elif values:
             floor = name == FLOOR
@@ -124,7 +124,7 @@ def draw_lines(
 ) -> None:
     """Draw curves over steps, with a legend and a vertical line at each of ``marks``.
 
-    A line without points is in the legend alone.
+    A line without points appears only in the legend.
     """
     axes = figure.subplots()
     for line in lines:
@@ -164,7 +164,7 @@ def draw_speed(figure: Figure, lines: Sequence[Line], waits: Sequence[Line]) -> 
 
 
 def draw_units(figure: Figure, gates: Sequence[Event], towers: Sequence[str] = TOWERS) -> None:
-    """Heat maps by tower and kind of unit: layers upwards, steps to the right."""
+    """Draw heat maps by tower and kind of unit: layers upwards, steps to the right."""
     grid = figure.subplots(2, len(towers), squeeze=False)
     for tower, column in zip(towers, grid.T, strict=True):
         for axes, kind in zip(column, ("heads", "neurons"), strict=True):
@@ -181,7 +181,7 @@ def draw_units(figure: Figure, gates: Sequence[Event], towers: Sequence[str] = T
 
 
 def draw_histograms(figure: Figure, gates: Sequence[Event], towers: Sequence[str] = TOWERS) -> None:
-    """Histogram of the gates' log-alpha over time."""
+    """Draw a histogram of the gates' log-alpha over time."""
     from matplotlib.colors import LogNorm
 
     from tinyclip_edge.inheritance.gates import CLAMP
@@ -197,12 +197,12 @@ def draw_histograms(figure: Figure, gates: Sequence[Event], towers: Sequence[str
         )
         _step_ticks(axes, gates)
         axes.set(title=f"{tower} tower: gates", ylabel="log-alpha")
-        # Every label of a logarithmic minor tick is measured, though none is shown.
+        # Otherwise every label of a logarithmic minor tick is measured, though none is shown.
         figure.colorbar(image, ax=axes, label="gates").minorticks_off()
 
 
 def stage_starts(steps: Sequence[Event]) -> list[float]:
-    """Return the steps at which a stage begins, but for the first."""
+    """Return the steps at which a stage begins, except the first."""
     return [
         float(after["step"])
         for before, after in pairwise(steps)

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 
 from tinyclip_edge.report.words import NONE
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")  # no page may hold them
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")  # not allowed in a page
 _VOID = {"meta", "link", "img"}
-LISTED_COLUMNS, MAX_LISTS = 4, 12  # least columns and most rows of a table listed on phones
+LISTED_COLUMNS, MAX_LISTS = 4, 12  # fewest columns, most rows of tables listed on phones
 
 
 class Safe(str):
@@ -53,14 +53,14 @@ def section(key: str, title: str, *children: object) -> Safe:
 def table(head: Sequence[object], rows: Iterable[Sequence[object]], caption: str) -> Safe:
     """Return a table whose first column heads the rows.
 
-    On a phone, one of several columns becomes a list for each row; with more than ``MAX_LISTS``
-    rows it scrolls horizontally.
+    On a phone, a table with ``LISTED_COLUMNS`` or more becomes a list for each row; with more than
+    ``MAX_LISTS`` rows it scrolls horizontally instead.
     """
     rows = list(rows)
     listed = len(head) >= LISTED_COLUMNS and len(rows) <= MAX_LISTS
 
     def role(name: str) -> str | None:
-        # What is not displayed as a table has no role of one unless it is named.
+        # An element that is not displayed as a table loses its role unless it is named.
         return name if listed else None
 
     header = element(

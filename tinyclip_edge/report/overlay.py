@@ -1,4 +1,4 @@
-"""Several runs on one page: the same curve of each in one figure, and their differences."""
+"""Several runs on one page: one figure with the same curve of each, and their differences."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def _terms(records: Sequence[RunRecord]) -> Iterator[Safe]:
     drawn_lines: list[list[Line]] = []
     for key in loss_names():
         lines = _lines(records, key)
-        if lines and lines not in drawn_lines:  # the one term of a run is its loss
+        if lines and lines not in drawn_lines:  # a single term equals the loss
             drawn_lines.append(lines)
             name = key.replace("_", " ")
             draw = partial(

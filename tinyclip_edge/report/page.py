@@ -15,7 +15,7 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 def report_page(
     title: str, head: Sequence[Safe], body: Sequence[Safe], *, origin: str = "the run folder alone"
 ) -> str:
-    """Return a self-contained page that says what its figures are from."""
+    """Return a self-contained page that names the origin of its figures."""
     style = Safe(files(__package__).joinpath("style.css").read_text(encoding="utf-8"))
     metas = [
         element("meta", charset="utf-8"),
@@ -38,6 +38,6 @@ def report_page(
 
 
 def page_links(targets: Sequence[tuple[str, str]]) -> Safe:
-    """Return links to parts of the page, of each its key and name."""
+    """Return links to parts of the page from their keys and names."""
     items = (element("li", element("a", name, href=f"#{key}")) for key, name in targets)
     return element("nav", element("ul", *items), aria_label="Parts of this report")

@@ -68,7 +68,7 @@ def _candidates(config: RunConfig) -> tuple[list[Image.Image], list[str]]:
         raise DataError("data.val is null, so there are no pictures to search")
     images: dict[str, Image.Image] = {}
     labels: list[str] = []
-    # A report runs no command, whoever's run it shows.
+    # A report runs no commands, because the run may be someone else's.
     options = replace(config.data.source_options, allow_pipes=False)
     for pair in islice(open_source(config.data.val, options), config.data.val_limit):
         if pair.concept in images:

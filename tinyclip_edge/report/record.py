@@ -19,7 +19,7 @@ from tinyclip_edge.report.events import read_lines
 
 EVENTS, CONFIG = "events.jsonl", "config.yaml"
 MAX_LISTED = 5  # broken lines
-LATE = ("encoder_parameters", "token_parameters")  # change when a stage or prune makes a student
+LATE = ("encoder_parameters", "token_parameters")  # change with each new student
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class RunRecord:
 
     @cached_property
     def start(self) -> Event:
-        """The first start, with the sizes that the student had at the end."""
+        """The first start, with the student's final sizes."""
         start: Event = {}
         for event in self.of("run_start")[:1]:
             start.update(event)

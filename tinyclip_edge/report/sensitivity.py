@@ -1,4 +1,4 @@
-"""Sensitivity of a bundle's layers to quantization, and the gain of leaving some in float."""
+"""Sensitivity of a bundle's layers to quantization, and the gain from leaving some in float."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def _pareto_table(points: Sequence[Row], pairs: str) -> Safe:
     ]
     head = ["layers in float", "smoothing", "MB", "ms", "points lost", "same of nearest ten, %",
             "KL, nats"]  # fmt: skip
-    caption = f"Gain by leaving the most sensitive layers in float, on {pairs} calibration pairs"
+    caption = f"Gain from leaving the most sensitive layers in float, on {pairs} calibration pairs"
     return table(head, rows, caption)
 
 

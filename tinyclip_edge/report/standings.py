@@ -1,4 +1,4 @@
-"""Models ranked by many evaluations, drawn: scores with intervals, and shares of places."""
+"""Draw models ranked by many evaluations: scores with intervals, and shares of places."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".png", ".html")
 KEY, TITLE = "standings", "Which is best"
-_SPREAD = 0.6  # of a row's height, that the sets of one model take
-_NUMBERS = 12  # models up to which shares are written into their cells
-_DARK = 0.6  # share from which a cell needs light figures
+_SPREAD = 0.6  # share of a row's height that the sets of one model take
+_NUMBERS = 12  # most models for which shares are written into their cells
+_DARK = 0.6  # share above which a cell needs white digits
 
 Rows = tuple[tuple[float, ...], ...]
 
@@ -38,7 +38,7 @@ class StandingsPicture(NamedTuple):
     lows: Rows
     highs: Rows
     shares: Rows  # of the resamples in which each model is at each place
-    caption: str  # what is certain
+    caption: str  # which differences are certain
 
 
 def set_letter(place: int) -> str:
@@ -106,7 +106,7 @@ def draw_standings(figure: Figure, picture: StandingsPicture) -> None:
                                va="center", fontsize=8)  # fmt: skip
     right.set_xticks(range(count), [str(place + 1) for place in range(count)])
     right.set(xlabel="place, % of the resamples")
-    # A user's text is never taken for a formula.
+    # A user's text is never parsed as a formula.
     left.set_yticks(range(count))
     left.set_yticklabels(picture.models, parse_math=False)
 

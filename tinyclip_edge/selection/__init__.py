@@ -1,1 +1,1 @@
-"""Pairs of a large set that match a target: weighed, drawn, written as an index or as shards."""
+"""Select pairs of a large set that match a target: weigh, draw, write an index or shards."""

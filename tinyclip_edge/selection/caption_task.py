@@ -26,7 +26,7 @@ class CaptionTask:
 
     folder: str
     hashing: Hashing
-    with_samples: bool  # store the marks of pictures, which their features are looked up by
+    with_samples: bool  # store the marks by which pictures' features are looked up
 
     def path(self, unit: Unit) -> Path:
         """Return the file of a unit."""
@@ -34,7 +34,7 @@ class CaptionTask:
         return Path(self.folder, f"{unit.mark}-{settings}.npz")
 
     def steps(self, unit: Unit) -> Generator[int, None, str]:
-        """Hash a unit, yield the numbers of pairs that were read, return the name of its file.
+        """Hash a unit, yield how many pairs were read each time, return the name of its file.
 
         Raises DataError.
         """
@@ -62,7 +62,7 @@ class _Reading:
         self._parts: list[int] = []  # pairs up to the end of each part
 
     def read(self, pairs: Iterator[Pair]) -> Generator[int, None, None]:
-        """Read a part; yield the numbers of pairs."""
+        """Read a part; yield how many pairs were read each time."""
         before = len(self._keys)
         for pair in pairs:
             self._keys.append(key_mark(pair.key))

@@ -1,4 +1,4 @@
-"""The course of a selection: read, weigh, draw, write."""
+"""The steps of a selection: read, weigh, draw, write."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class _Course:
     pairs: HashedSet
     space: TeacherSpace | None = None
     target: Floats | None = None
-    passed: int = 0  # near-duplicates
+    passed: int = 0  # near-duplicates that were skipped
 
     def run(self, began: float) -> SelectionReport:
         request, pairs = self.request, self.pairs
@@ -95,7 +95,7 @@ class _Course:
         )
 
     def _open_teacher(self) -> None:
-        """Load the teacher and embed the target, which may fail, before the set is read."""
+        """Load the teacher and embed the target before reading the set, because either may fail."""
         if not self.request.uses_teacher:
             return
         from tinyclip_edge.selection.space import open_space
@@ -119,7 +119,7 @@ class _Course:
             )
 
     def _drawn(self, drawing: Drawing) -> Callable[[], Iterable[Mask]]:
-        """Return a function of the chosen pairs of each unit."""
+        """Return a function that returns which pairs of each unit are chosen."""
         request = self.request
         if request.near_duplicates is None:
             return lambda: drawing.masks(request.count)

@@ -1,4 +1,4 @@
-"""Ratio of two densities of embeddings, from a classifier that tells them apart.
+"""Ratio of two densities of embeddings, from a classifier that distinguishes them.
 
 D is the width of unit-norm embeddings.
 """
@@ -30,8 +30,8 @@ class DensityRatio:
     def fit(cls, target: Floats, raw: Floats, seed: int) -> DensityRatio:
         """Fit p to ``[N, D]`` and q to ``[M, D]`` by logistic regression.
 
-        Both sides have the same weight, so that the logit is the log ratio. The penalty is the one
-        with the lowest loss on a held-out fifth of both.
+        Both sides have the same weight, so the logit is the log ratio. The penalty is the one with
+        the lowest loss on a held-out fifth of both.
         """
         rng = np.random.default_rng([seed, 1])
         p, q = (rng.permutation(each.astype(np.float64)) for each in (target, raw))
@@ -57,7 +57,7 @@ def _fitted(p: Doubles, q: Doubles, penalty: float) -> DensityRatio:
     label = np.repeat([1.0, 0.0], [len(p), len(q)])
     share = np.repeat([1 / len(p), 1 / len(q)], [len(p), len(q)])
     ridge = np.full(x.shape[1], penalty)
-    ridge[-1] = 1e-9  # the system stays solvable where the sides are far apart
+    ridge[-1] = 1e-9  # keeps the system solvable if the sides are far apart
 
     def loss(weights: Doubles) -> float:
         logits = x @ weights

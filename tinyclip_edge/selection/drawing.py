@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Mask = npt.NDArray[np.bool_]
 
 BLOCK = 1 << 20  # numbers in memory
-SPARE = 1024  # further pairs drawn, to replace near-duplicates
+SPARE = 1024  # extra pairs drawn to replace near-duplicates
 
 
 @dataclass(slots=True)
@@ -33,7 +33,7 @@ class Drawing:
     folder: Path
     sizes: Sequence[int]  # pairs of each unit
     usable: int  # pairs that can be chosen
-    mean: float  # log weight of those
+    mean: float  # mean log weight of those
 
     @classmethod
     def of(cls, folder: Path, pairs: HashedSet, weighing: Weighing, seed: int) -> Drawing:
@@ -52,7 +52,7 @@ class Drawing:
         return cls(folder, pairs.sizes, usable, total / max(1, usable))
 
     def masks(self, count: int) -> Iterator[Mask]:
-        """Yield for each unit which of its pairs are among the ``count`` largest."""
+        """Yield for each unit which of its pairs have the ``count`` largest sums."""
         threshold, before = threshold_of(self._blocks, count), 0
         for sums in self._units("sums"):
             mask, before = threshold.chosen(sums, before)
@@ -75,9 +75,9 @@ class Drawing:
     def distinct(
         self, count: int, cosine: float, pairs: HashedSet, space: TeacherSpace
     ) -> tuple[list[Mask], int]:
-        """Return which ``count`` pairs of each unit are drawn, and how many were passed over.
+        """Return which pairs of each unit are drawn, ``count`` in all, and how many were skipped.
 
-        A pair is passed over for one with a larger sum whose picture has at least this cosine.
+        A pair is skipped if one with a larger sum has a picture with at least this cosine to its.
         Memory grows with the pairs drawn. Raises DataError if there are too few.
         """
         among = min(self.usable, count + count // 4 + SPARE)
@@ -89,7 +89,7 @@ class Drawing:
             among = min(self.usable, 2 * among)
         if len(chosen) < count:
             raise DataError(
-                f"only {len(chosen):,} of {self.usable:,} pairs are no near-duplicates; lower "
+                f"only {len(chosen):,} of {self.usable:,} pairs are not near-duplicates; lower "
                 "--count or raise --drop-duplicates"
             )
         last = int(np.flatnonzero(order == chosen[-1])[0])

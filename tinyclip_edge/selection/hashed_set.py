@@ -1,4 +1,4 @@
-"""The hashed captions of all shards: read once, in processes or on a cluster, and kept on disk."""
+"""The hashed captions of all shards: read once, in processes or on a cluster, stored on disk."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from tinyclip_edge.selection.unit_file import HashedUnit, read_unit
 
 @dataclass(slots=True)
 class HashedSet:
-    """The units of a source, each with a file once it is read; files of killed calls are used."""
+    """The units of a source, each with a file once it is read; files of killed calls are reused."""
 
     task: CaptionTask
     source: PairSource
     units: Sequence[Unit]
-    read: int = 0  # units of this call
+    read: int = 0  # units read by this call
     sizes: list[int] = field(default_factory=list)  # pairs of each unit
 
     @property
@@ -43,15 +43,15 @@ class HashedSet:
         return sum(self.sizes)
 
     def __iter__(self) -> Iterator[HashedUnit]:
-        """Load the units one after the other. Raises DataError for a damaged file."""
+        """Load the units one by one. Raises DataError for a damaged file."""
         for unit in self.units:
             yield read_unit(self.task.path(unit))
 
     def fill(self, workers: int, cluster: str | None, progress: Progress) -> None:
         """Read the units that have no file.
 
-        Raises DataError for shards that cannot be read, after the others, and if more than one per
-        cent of the samples cannot be used.
+        Raises DataError for shards that cannot be read, after reading the others, and if more than
+        one per cent of the samples cannot be used.
         """
         todo = [unit for unit in self.units if not self.task.path(unit).is_file()]
         failed: list[Outcome[str]] = []

@@ -1,4 +1,4 @@
-"""Removal of near-duplicates: of pairs with almost the same picture, the best one stays.
+"""Removal of near-duplicates: of pairs with almost the same picture, only the best one stays.
 
 D is the width of unit-norm embeddings.
 """
@@ -24,9 +24,9 @@ ROUNDING = 1e-3  # rounding error of cosines in float16
 
 
 def first_of_each(embeddings: Halves, order: Ints, count: int, cosine: float) -> Ints:
-    """Return the first ``count`` of ``order`` that are no near-duplicates of an earlier one.
+    """Return the first ``count`` of ``order`` that are not near-duplicates of an earlier one.
 
-    ``embeddings``: ``[N, D]``, which may lie on disk; ``order``: rows, best first. A near-duplicate
+    ``embeddings``: ``[N, D]``, which may be on disk; ``order``: rows, best first. A near-duplicate
     has a cosine of at least ``cosine``. Neighbours come from a graph of usearch, built in one
     thread, so that the result is the same each time. Returns fewer if there are no more.
     """

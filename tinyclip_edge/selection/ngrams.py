@@ -1,4 +1,4 @@
-"""Hashed n-grams of many texts at once: words and their neighbours as numbers of buckets."""
+"""Hashed n-grams of many texts at once: words and their neighbours as bucket numbers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ IDEOGRAPHS = ((0x3040, 0x30FF), (0x3400, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x
 SEPARATOR = "\n"
 LONGEST_TEXT = 4096  # characters of a text that are hashed
 
-# Odd numbers, which have an inverse modulo 2^64; the others are those of splitmix64.
+# BASE is odd, so it has an inverse modulo 2^64; the other numbers are splitmix64's.
 BASE = 0x9E3779B97F4A7C15
 INVERSE = pow(BASE, -1, 1 << 64)
 MIX_1, MIX_2 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
@@ -34,17 +34,17 @@ class Hashing(NamedTuple):
 
 
 class HashedTexts(NamedTuple):
-    """The n-grams of N texts, one text after the other; repeated n-grams are repeated."""
+    """The n-grams of N texts, one text after the other; duplicates are included."""
 
     ids: Buckets  # [T]
     ends: Ints  # [N], of each text in ``ids``
 
 
 def hashed_texts(texts: Sequence[str], hashing: Hashing) -> HashedTexts:
-    """Return the buckets of all n-grams, words in NFKC without case.
+    """Return the buckets of all n-grams of words, which are compared in NFKC and without case.
 
-    Numbers and combined characters belong to words, punctuation does not. Only the first 4,096
-    characters of a text count.
+    Words include numbers and combining marks, but no punctuation. Only the first 4,096 characters
+    of a text count.
     """
     joined = SEPARATOR.join(text[:LONGEST_TEXT].replace(SEPARATOR, " ") for text in texts)
     joined = unicodedata.normalize("NFKC", joined).casefold()
@@ -73,7 +73,7 @@ def _words(codes: npt.NDArray[np.uint32]) -> tuple[Hashes, Ints]:
     starts = np.flatnonzero(letters & ~before | alone)
     ends = np.flatnonzero(letters & ~after | alone) + 1
     powers, inverses = _powers(1 << max(1, len(codes) - 1).bit_length())
-    # A polynomial of a word's characters, from sums over all characters before and in it.
+    # A polynomial of each word's characters: the difference of two running sums over all of them.
     sums = np.zeros(len(codes) + 1, np.uint64)
     np.cumsum(codes * powers[: len(codes)], out=sums[1:])
     words = _mixed((sums[ends] - sums[starts]) * inverses[starts])

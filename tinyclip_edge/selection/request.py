@@ -25,7 +25,7 @@ class Request:
     pictures: tuple[Path, ...] = ()
     teacher: str = "starter-teacher"
     feature_cache: Path | None = None
-    near_duplicates: float | None = None  # least cosine
+    near_duplicates: float | None = None  # least cosine of near-duplicates
     hashing: Hashing = field(default_factory=Hashing)
     smoothing: float = 0.2
     seed: int = 0
@@ -51,7 +51,7 @@ class Request:
                 raise ConfigError(f"{name} must be {least} or more, not {value}")
         if self.near_duplicates is not None and not 0 < self.near_duplicates <= 1:
             raise ConfigError(
-                f"--drop-duplicates {self.near_duplicates:g} is no cosine of near-duplicates; "
+                f"--drop-duplicates {self.near_duplicates:g} is not a cosine above 0 and up to 1; "
                 "0.95 is usual"
             )
         if not 0 < self.smoothing < 1:

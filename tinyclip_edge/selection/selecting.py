@@ -41,18 +41,18 @@ def select(  # noqa: PLR0913 - by keyword
 ) -> SelectionReport:
     """Draw ``count`` pairs in proportion to how much likelier the target is to contain them.
 
-    ``sources``: as ``data.train``; they are not copied. ``out``: a file NAME.selection, which
-    ``data.train`` takes. ``target_texts``: a file, one text a line, or texts; captions are compared
-    by hashed n-grams of up to ``words`` words. ``target_images``: a folder, or pictures;
-    ``teacher`` embeds them and the set, whose features stay in ``feature_cache`` (one of ``cache``
-    with ``data.views: 0`` will do).
-    With both, log weights are added. ``drop_duplicates``: the least cosine of two pictures of which
-    one is enough. ``write_shards``: a folder for copies of the chosen pairs. ``workers`` and
-    ``cluster`` as in ``embed_shards``. ``work``: a folder that keeps what was read of the set, so
-    that a further selection does not read it again; otherwise it is removed at the end.
+    ``sources``: as in ``data.train``; they are not copied. ``out``: a file NAME.selection, for use
+    in ``data.train``. ``target_texts``: texts, or a file with one per line; captions are compared
+    by hashed n-grams of up to ``words`` words. ``target_images``: pictures, or a folder;
+    ``teacher`` embeds them and the set, whose features are stored in ``feature_cache`` (which may
+    be one of ``cache`` with ``data.views: 0``). With both targets, log weights are added.
+    ``drop_duplicates``: cosine from which two pictures are near-duplicates, of which one is drawn.
+    ``write_shards``: a folder for copies of the chosen pairs. ``workers`` and ``cluster``: as in
+    ``embed_shards``. ``work``: a folder for what was read of the set, so that a later selection
+    does not read it again; by default it is temporary.
 
-    An interrupted call continues where it stopped, with the same result. Raises ConfigError,
-    DataError, ModelError and MissingExtraError.
+    The same call continues where an interrupted one stopped, with the same result. Raises
+    ConfigError, DataError, ModelError and MissingExtraError.
     """
     if missing := [name for name in _PACKAGES if find_spec(name) is None]:
         raise missing_extra("selecting pairs needs", missing[0], "embed")

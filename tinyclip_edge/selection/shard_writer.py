@@ -1,4 +1,4 @@
-"""The chosen pairs as new webdataset shards, for sets that are read many times."""
+"""Write the chosen pairs as new webdataset shards, for sets that are read many times."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def write_shards(
 ) -> int:
     """Write the pairs of a selection as shards of ``pairs``; return how many there are.
 
-    Shards appear when they are whole, and those of a call that was killed are used. Raises
-    DataError for a folder with shards of another selection, and when the disk refuses.
+    Shards appear once they are complete, and those left by a killed call are reused. Raises
+    DataError for a folder with shards of another selection, and if the disk refuses.
     """
     source = open_source(str(selection))
     counts = [part.pairs or 0 for part in source.parts]
@@ -60,7 +60,7 @@ def write_shards(
 
 
 def _begin(folder: Path, selection: Path, pairs: int) -> None:
-    """Name the selection in the folder; raise DataError if it holds shards of another one."""
+    """Record the selection in the folder; raise DataError if it holds shards of another one."""
     with selection.open("rb") as file:
         digest = hashlib.sha256()
         while block := file.read(MIB):
@@ -89,7 +89,7 @@ def _write(file: IO[bytes], pairs: Iterator[Pair], first: int) -> None:
         for number, pair in enumerate(pairs, first):
             suffix, image = _encoded(pair.image)
             meta = {**pair.meta, "concept": pair.concept, "original_key": pair.key}
-            # Keys of several shards may be equal; numbers are not.
+            # Keys may repeat across shards; numbers do not.
             for ending, content in (
                 (suffix, image),
                 ("txt", "\n".join(pair.captions).encode()),
@@ -101,7 +101,7 @@ def _write(file: IO[bytes], pairs: Iterator[Pair], first: int) -> None:
 
 
 def _encoded(image: Picture) -> tuple[str, bytes]:
-    """Return the suffix and the bytes of a picture, its file's own where it has one."""
+    """Return the suffix and the bytes of a picture, those of its file if it has one."""
     if isinstance(image, Image.Image):
         content = io.BytesIO()
         image.save(content, "PNG")

@@ -60,8 +60,8 @@ class TeacherSpace:
         stored = self.filler.store.load(part)
         if stored is None:
             raise DataError(
-                f"feature cache {self.filler.store.folder} has lost the features of "
-                f"{part.fingerprint}; the same command computes them again"
+                f"feature cache {self.filler.store.folder} has no features of {part.fingerprint}; "
+                "run the same command again to compute them"
             )
         rows = {mark.tobytes(): row for row, mark in enumerate(stored.samples.reshape(-1, MARK))}
         numbers = np.array([rows.get(mark.tobytes(), -1) for mark in samples], dtype=np.int64)
@@ -71,7 +71,7 @@ class TeacherSpace:
         return _normalized(features)
 
     def embed(self, pictures: Sequence[Path]) -> Floats:
-        """Return unit-norm ``[N, D]`` of the pictures that can be decoded; at least five must."""
+        """Return unit-norm ``[N, D]`` of the pictures that can be decoded; DataError below five."""
         teacher = self.filler.teacher
         rows: list[Floats] = []
         waiting = iter(pictures)
@@ -98,7 +98,7 @@ def open_space(
     config = make_config(
         {
             "teacher": {"model": teacher},
-            "student": {"model": teacher},  # none is made
+            "student": {"model": teacher},  # required, but not built
             "data": {"train": list(names), "feature_cache": str(folder), "cache_teacher": True},
         }
     )

@@ -20,7 +20,7 @@ class Threshold(NamedTuple):
     """What separates the largest numbers from the others."""
 
     word: int  # the smallest of the largest, as ``_words`` orders numbers
-    equal: int  # how many numbers equal to it are among the largest; the first ones
+    equal: int  # how many numbers equal to it count as largest: the first ones
 
     def chosen(self, block: Doubles, before: int) -> tuple[npt.NDArray[np.bool_], int]:
         """Return which numbers of a block are among the largest.
@@ -36,7 +36,7 @@ class Threshold(NamedTuple):
 
 
 def threshold_of(blocks: Blocks, count: int) -> Threshold:
-    """Return the threshold of the ``count`` largest, of at least as many, in four passes."""
+    """Return the threshold of the ``count`` largest of at least as many numbers, in four passes."""
     prefix, left = 0, count
     for shift in range(64 - DIGIT, -1, -DIGIT):
         histogram = np.zeros(1 << DIGIT, np.int64)
@@ -54,6 +54,6 @@ def threshold_of(blocks: Blocks, count: int) -> Threshold:
 
 
 def _words(block: Doubles) -> Words:
-    """Return whole numbers in the same order."""
+    """Return the numbers as unsigned integers in the same order."""
     bits = (block + 0.0).view(np.uint64)  # -0.0 becomes 0.0
     return np.where(bits & SIGN, ~bits, bits | SIGN)

@@ -28,7 +28,7 @@ SAMPLE = 4096  # embeddings of each side to which the density ratio is fitted
 
 @dataclass(frozen=True, slots=True)
 class Weighing:
-    """Log ratios of target to set; the captions' and the picture's are added where both exist."""
+    """Log ratios of target to set; the captions' and the picture's are added if both exist."""
 
     ratio: Doubles | None  # of each bucket
     density: DensityRatio | None
@@ -44,7 +44,8 @@ class Weighing:
     ) -> Weighing:
         """Compare the target with the set; ``target``: embeddings of its pictures.
 
-        Raises DataError for texts without a word that the set has.
+        Raises DataError if the target's texts or the set's captions contain no word, or if no
+        picture of the set can be decoded.
         """
         ratio = density = None
         if request.texts:

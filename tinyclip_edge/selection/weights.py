@@ -11,10 +11,10 @@ Doubles = npt.NDArray[np.float64]
 
 
 def log_ratio(target: Ints, raw: Ints, smoothing: float) -> Doubles:
-    """Return log p / q of each bucket, of the counts of n-grams of target and set.
+    """Return log p / q of each bucket from the n-gram counts of target and set.
 
-    ``smoothing``: share of q in p, so that an n-gram which the target does not have costs
-    ``-log smoothing``, however rare it is in the set; 0 for buckets that the set does not have.
+    ``smoothing``: share of q mixed into p, so that an n-gram missing from the target costs
+    ``-log smoothing``, however rare it is in the set. Buckets missing from the set get 0.
     """
     p, q = target / target.sum(), raw / raw.sum()
     ratio = np.divide(p, q, out=np.zeros(len(q)), where=q > 0)
@@ -25,9 +25,9 @@ def log_ratio(target: Ints, raw: Ints, smoothing: float) -> Doubles:
 def pair_weights(ids: Buckets, caption_ends: Ints, pair_ends: Ints, ratio: Doubles) -> Doubles:
     """Return the log weight of each pair.
 
-    That of a caption is the sum over its n-grams, and a pair's weight the mean of its captions'.
-    ``caption_ends``: positions in ``ids``; ``pair_ends``: positions in ``caption_ends``. Each pair
-    has a caption.
+    A caption's log weight is the sum over its n-grams; a pair's weight is the mean of its captions'
+    weights. ``caption_ends``: positions in ``ids``; ``pair_ends``: positions in ``caption_ends``.
+    Each pair has at least one caption.
     """
     if not len(pair_ends):
         return np.empty(0)
@@ -42,7 +42,7 @@ def pair_weights(ids: Buckets, caption_ends: Ints, pair_ends: Ints, ratio: Doubl
 
 
 def gumbel(seed: int, mark: str, count: int) -> Doubles:
-    """Return noise for the pairs of a part of the set, the same wherever and whenever it is read.
+    """Return noise for the pairs of a unit, the same wherever and whenever it is read.
 
     The ``k`` pairs with the largest sums of log weight and noise are a draw without replacement in
     proportion to the weights.

@@ -1,4 +1,4 @@
-"""A bundle behind HTTP: embeddings in OpenAI's form, classification, search, metrics."""
+"""A bundle served over HTTP: embeddings in OpenAI's format, classification, search, metrics."""
 
 from tinyclip_edge.serve.app import create_app
 from tinyclip_edge.serve.server import serve

@@ -37,9 +37,9 @@ def create_app(
 ) -> App:
     """Return an ASGI application that serves a bundle.
 
-    ``index``: file of an ImageIndex for ``/search``. ``rule``: host names that it answers to, those
-    of this machine by default. ``keys``: one of them must come as bearer token, if there are any.
-    Raise BundleError for a broken bundle or an index of another model, DataError for no index.
+    ``index``: file of an ImageIndex for ``/search``. ``rule``: host names that it accepts, by
+    default those of this machine. ``keys``: if any, a request needs one of them as bearer token.
+    Raise BundleError for a broken bundle or an index of another model, DataError without an index.
     """
     limits, metrics = limits or ServerLimits(), ServerMetrics()
     engine = ServedModel(clip, limits, metrics, None if index is None else Path(index))
@@ -127,12 +127,12 @@ def _add_status_routes(app: FastAPI, engine: ServedModel, metrics: ServerMetrics
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
-        """Say that the server answers, and with what."""
+        """Report that the server is up, and what it serves."""
         return {"status": "ok", "model": clip.name, "precision": clip.precision}
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        """List the one model, as OpenAI's clients ask for it."""
+        """List the one model, for OpenAI's clients."""
         entry = {"id": clip.name, "object": "model", "created": 0, "owned_by": "tinyclip-edge"}
         return {"object": "list", "data": [entry]}
 
@@ -178,7 +178,7 @@ def _cut(features: Sequence[Features], dimensions: int | None) -> Sequence[Featu
     if dimensions is None or dimensions == width:
         return features
     if dimensions > width:
-        raise RequestError(f"dimensions is at most {width}, as the model's embeddings have")
+        raise RequestError(f"dimensions is at most {width}, the length of the model's embeddings")
     return [unit(vector[None, :dimensions])[0] for vector in features]
 
 

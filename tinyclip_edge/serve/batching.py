@@ -1,4 +1,4 @@
-"""Common batches for concurrent requests: while the model computes one, the next one gathers."""
+"""Shared batches for concurrent requests: while the model computes one, the next one fills."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Batcher(Generic[Item]):
 
     @property
     def waiting(self) -> int:
-        """Number of items that are in no batch yet."""
+        """Number of items that are not in a batch yet."""
         return len(self._waiting)
 
     async def __call__(self, items: Sequence[Item]) -> Features:

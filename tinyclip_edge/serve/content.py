@@ -16,11 +16,11 @@ from tinyclip_edge.serve.errors import RequestError
 
 _DATA_URL = re.compile(r"data:(?P<type>[\w.+/-]*)(;[\w=.+-]+)*?;base64,", re.ASCII)
 _DATA = "data:"
-_HEAD_CHARS = 200  # within which a data URL has its comma
+_HEAD_CHARS = 200  # that contain the comma of a data URL
 
 
 class AsciiResponse(JSONResponse):
-    """JSON in ASCII, as names of files may not be valid UTF-8."""
+    """JSON in ASCII, because file names may not be valid UTF-8."""
 
     def render(self, content: object) -> bytes:
         """Return the body."""
@@ -35,8 +35,9 @@ def is_data_url(text: str) -> bool:
 def picture_bytes(text: str, label: str, *, pixels: int) -> bytes:
     """Return the file in a data URL, or in plain base64.
 
-    Raise RequestError for an address, for what is not base64 and for more ``pixels``; DataError
-    for what is not a picture. Addresses are refused: this server opens no connections.
+    Raise RequestError for an address, for text that is not base64 and for more ``pixels``,
+    DataError for a file that is not a picture. Addresses are refused because this server opens no
+    connections.
     """
     if "://" in text[:_HEAD_CHARS]:
         raise RequestError(f"{label}: send the picture itself, as a data URL or base64")
@@ -63,5 +64,5 @@ def base64_vector(vector: Features) -> str:
 
 
 def rounded(vector: Features) -> list[float]:
-    """Return a vector as short numbers, each within 5e-8."""
+    """Return a vector as short numbers, rounded to within 5e-8."""
     return [round(value, 7) for value in np.asarray(vector, dtype=np.float64).tolist()]

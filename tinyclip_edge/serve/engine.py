@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from tinyclip_edge.runtime.hits import Hit
     from tinyclip_edge.runtime.index import ImageIndex
 
-_LABEL_SETS = 16  # whose embeddings are kept
+_LABEL_SETS = 16  # whose embeddings are cached
 Result = TypeVar("Result")
 
 
 class ServedModel:
-    """One EdgeCLIP for all requests: towers run one batch at a time, decoding beside them."""
+    """One EdgeCLIP for all requests: towers run one batch at a time while other threads decode."""
 
     def __init__(
         self,
@@ -99,14 +99,14 @@ class ServedModel:
         templates: Sequence[str],
         threshold: Threshold = None,
     ) -> Classification:
-        """Return (label, probability), best first; raise DataError for labels or picture.
+        """Return (label, probability), best first; raise DataError for bad labels or a bad picture.
 
-        ``threshold`` is that of ``EdgeCLIP.classify``.
+        ``threshold`` is as in ``EdgeCLIP.classify``.
         """
         if len(labels) * len(templates) > self.limits.labels:
             raise RequestError(
-                f"{len(labels) * len(templates):,} prompts; at most {self.limits.labels:,} labels "
-                "times templates",
+                f"{len(labels) * len(templates):,} prompts (labels times templates); at most "
+                f"{self.limits.labels:,}",
                 413,
             )
         size = prompt_chars(labels, templates)
@@ -122,7 +122,7 @@ class ServedModel:
         return classification(self.clip, labels, classes, images, pixels[None], decided)
 
     async def search(self, query: Features, top: int, min_score: float | None) -> list[Hit]:
-        """Return the pictures of the index nearest to a vector ``[D]`` of any length."""
+        """Return the pictures of the index nearest to a vector ``[D]`` of any norm."""
         if self._index is None:
             raise RequestError("this server has no index: start it with --index INDEX", 404)
         index = self._index

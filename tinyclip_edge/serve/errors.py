@@ -1,4 +1,4 @@
-"""Refusals of a request: a status and one line, in the form that OpenAI's clients read."""
+"""Refused requests: a status and one line, in the format that OpenAI's clients read."""
 
 from __future__ import annotations
 
@@ -24,6 +24,6 @@ class RequestError(TinyClipError):
 
 
 def error_body(message: str, status: int) -> Mapping[str, Any]:
-    """Return the body of a refusal."""
+    """Return the body of the response."""
     kind = "server_error" if status >= 500 else "invalid_request_error"
     return {"error": {"message": message, "type": kind, "param": None, "code": None}}

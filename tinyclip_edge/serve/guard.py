@@ -16,11 +16,11 @@ from tinyclip_edge.serve.metrics import ServerMetrics
 from tinyclip_edge.serve.settings import ServerLimits
 
 OPEN_ROUTES = ("/health",)  # answered without a key, for health checks
-_UNKNOWN = "other"  # addresses come from strangers and must not become labels
+_UNKNOWN = "other"  # paths come from strangers and must not become metric labels
 
 
 class RequestGuard:
-    """Bounds bodies, checks keys, counts answers."""
+    """Bounds bodies, checks keys, counts responses."""
 
     def __init__(
         self,
@@ -34,10 +34,10 @@ class RequestGuard:
         """``routes``: paths counted by name; ``keys``: any one of them gives access."""
         self.app, self.limits, self.metrics = app, limits, metrics
         self._routes, self._keys = frozenset(routes), [key.encode() for key in keys]
-        self._held = 0  # bytes of the bodies that are being answered
+        self._held = 0  # bytes of the bodies of requests in progress
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request that is refused here; pass on the others with their whole body."""
+        """Reply to requests that are refused here; pass on the others with their whole body."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -90,7 +90,7 @@ class RequestGuard:
                 message = await asyncio.wait_for(receive(), self.limits.body_seconds)
             except asyncio.TimeoutError:
                 raise RequestError(
-                    f"no part of the body came for {self.limits.body_seconds:g} s", 408
+                    f"no part of the body arrived for {self.limits.body_seconds:g} s", 408
                 ) from None
             if message["type"] == "http.disconnect":
                 raise ConnectionAbortedError
@@ -98,8 +98,8 @@ class RequestGuard:
             more = message.get("more_body", False)
 
     def _check_values(self, body: bytes) -> None:
-        """Refuse a JSON whose parts would take many times the memory of the text."""
-        if not json.detect_encoding(body).startswith("utf-8"):  # the count would be of other bytes
+        """Refuse JSON whose values would take many times the memory of its text."""
+        if not json.detect_encoding(body).startswith("utf-8"):  # check_structure counts UTF-8
             raise RequestError("the request's body is not UTF-8")
         try:
             check_structure(body, self.limits.values)
@@ -118,7 +118,7 @@ class RequestGuard:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """Return a ``receive`` that gives the whole body, then what the connection says."""
+    """Return a ``receive`` that returns the whole body, then the connection's messages."""
     sent = False
 
     async def replayed() -> MutableMapping[str, Any]:

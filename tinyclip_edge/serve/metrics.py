@@ -1,4 +1,4 @@
-"""What the server counts, in Prometheus' format."""
+"""The server's metrics, in Prometheus format."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ class ServerMetrics:
         return self._batches.labels(tower).observe
 
     def watch(self, tower: str, waiting: Callable[[], int]) -> None:
-        """Report how many inputs wait for a tower, when asked."""
+        """Report how many inputs wait for a tower, whenever metrics are read."""
         self._waiting.labels(tower).set_function(waiting)
 
     def text(self) -> bytes:
-        """Return all figures in Prometheus' text format."""
+        """Return all metrics in Prometheus text format."""
         return generate_latest(self.registry)

@@ -12,19 +12,19 @@ class _Request(BaseModel):
 
 
 class EmbeddingsRequest(_Request):
-    """OpenAI's request for embeddings, with the modality of Infinity's."""
+    """OpenAI's request for embeddings, with Infinity's ``modality``."""
 
     input: str | list[str] = Field(description="A text or a picture, or a list of them.")
     model: str | None = Field(default=None, description="Ignored: a server has one model.")
     modality: Literal["text", "image"] | None = Field(
         default=None,
-        description="What the inputs are; without it, data URLs are pictures and all else is text.",
+        description="What the inputs are; null: data URLs are pictures, everything else text.",
     )
     encoding_format: Literal["float", "base64"] = Field(
         default="float", description="base64: little-endian float32, exact."
     )
     dimensions: int | None = Field(
-        default=None, ge=1, description="Return so many dimensions, normalised again; null: all."
+        default=None, ge=1, description="Dimensions to return, normalised again; null: all."
     )
     user: str | None = Field(default=None, description="Ignored.")
 
@@ -38,16 +38,16 @@ class ClassifyRequest(_Request):
     top: int = Field(default=5, ge=1, description="Labels to return, the most probable first.")
     threshold: Annotated[float, Field(ge=0, le=1)] | Literal["calibrated"] | None = Field(
         default=None,
-        description="Lowest probability of an answer, below which `unknown` is true; calibrated: "
-        "the bundle's own, for the labels that it was calibrated for.",
+        description="`unknown` is true if the best probability is lower; calibrated: the bundle's "
+        "own threshold, for the labels that it was calibrated for.",
     )
 
 
 class SearchRequest(_Request):
-    """What pictures of the server's index should show, or be like."""
+    """What the pictures to search for in the server's index show, or look like."""
 
     text: str | None = Field(default=None, description="What the pictures show.")
-    image: str | None = Field(default=None, description="A picture to be like, as in classify.")
+    image: str | None = Field(default=None, description="A picture to resemble, as in classify.")
     without: list[str] = Field(default=[], description="What they do not show.")
     top: int = Field(default=10, ge=1, description="Pictures to return, the best first.")
     min_score: float | None = Field(default=None, ge=-1, le=1, description="Lowest cosine.")

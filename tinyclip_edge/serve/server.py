@@ -8,16 +8,16 @@ import uvicorn
 
 from tinyclip_edge.access import App, listening_socket
 
-GRACE_SECONDS = 30  # for requests under way when the server is stopped
+GRACE_SECONDS = 30  # for requests in progress when the server is stopped
 _IDLE_SECONDS = 30  # after which an idle connection is closed
 _CONNECTIONS = 1000
 
 
 def serve(app: App, *, host: str, port: int, started: Callable[[str], None]) -> None:
-    """Answer requests until SIGINT or SIGTERM; those under way are answered first.
+    """Serve requests until SIGINT or SIGTERM, then finish those in progress.
 
-    ``started`` gets the address. Raise ConfigError when nothing can listen there, and
-    KeyboardInterrupt after SIGINT.
+    ``started`` is called with the address. Raise ConfigError if the server cannot listen there,
+    and KeyboardInterrupt after SIGINT.
     """
     with listening_socket(host, port) as listener:
         number = listener.getsockname()[1]

@@ -110,7 +110,7 @@ def test_keys_and_metadata_go_with_their_pictures(clip):
     assert index.errors[0].key == "b" and "image 1" in index.errors[0].reason
     with pytest.raises(DataError, match="2 keys do not match 3 images"):
         clip.index(images, ["a", "b"])
-    with pytest.raises(DataError, match="there are 1 keys or metadata, and more"):
+    with pytest.raises(DataError, match="there are 1 keys or metadata, but more"):
         clip.index(iter([colour("red")] * 2), iter("a"))
     with pytest.raises(DataError, match="only 1 images, but more keys"):
         clip.index(iter([colour("red")]), iter("ab"))

@@ -151,7 +151,7 @@ def test_a_selection_of_a_selection(shards, tmp_path):
         ({"target_texts": ["!?"]}, "the texts of the target contain no word"),
         ({"target_texts": TARGET, "count": 181}, "--count 181 exceeds the 180 usable pairs of"),
         ({"target_texts": TARGET, "count": 0}, "count must be 1 or more, not 0"),
-        ({"target_texts": TARGET, "drop_duplicates": 1.5}, "--drop-duplicates 1.5 is no cosine"),
+        ({"target_texts": TARGET, "drop_duplicates": 1.5}, "--drop-duplicates 1.5 is not a cosine"),
         ({"target_texts": TARGET, "out": "a.tar"}, "a.tar must be a file whose name ends in .sel"),
         ({"target_texts": TARGET, "workers": 2, "cluster": "tcp://a:1"}, "--workers is for this"),
         ({"target_images": "none"}, "none"),

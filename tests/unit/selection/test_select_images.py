@@ -73,7 +73,7 @@ def test_one_of_each_group_of_near_duplicates(shards, toy_teacher_folder, tmp_pa
     assert report.near_duplicates >= 20
     first = json.loads((tmp_path / "a.selection").read_text().splitlines()[0])
     assert (first["pairs"], first["near_duplicates"]) == (20, 0.9999)
-    message = r"only [\d,]+ of 232 pairs are no near-duplicates; lower --count or raise"
+    message = r"only [\d,]+ of 232 pairs are not near-duplicates; lower --count or raise"
     with pytest.raises(DataError, match=message):
         select([*shards, copies], tmp_path / "b.selection", count=230, **settings)
 
