@@ -12,7 +12,7 @@ from tinyclip_edge.units import three_digits
 
 RECORDS = Path(__file__).parents[1] / "benchmarks/devices"
 PLOT = "device-records.svg"
-# Bundles that anyone can make, by their hash.
+# Names of bundles that anyone can make, by hash.
 MODELS = {"a327579791cc9f2fbdda1c3fe164cacd50209aabc980a57e652acc8a1dc22e6f": "starter teacher"}
 _COLUMNS = (
     *("device", "runtime", "model", "precision", "image ms", "text ms", "cold start", "MB"),
@@ -22,26 +22,26 @@ _COLOURS = ("#3b6ea5", "#d98c3f", "#5f9e6e", "#8d6ab8", "#b8535c", "#7a7a7a")
 _LABEL, _BAR, _FIGURE, _ROW, _HEAD = 330, 330, 60, 20, 30  # pixels of the plot
 _INTRO = """# Devices
 
-One bundle in all its precisions on every device that someone has measured; a file each in
-`benchmarks/devices/`. [Add yours](../howto/raspberry-pi.md): it is one command.
+Bundles in all their precisions on every device that someone has measured, one file per device in
+`benchmarks/devices/`. [Add yours](../howto/raspberry-pi.md) with one command.
 
 """
 _LEGEND = """
 ms: median of single calls (95th percentile). Cold start: process start to first text embedding.
-MB: peak memory with both towers. Golden: whether the device gives the answers that the bundle
-recorded when it was exported. Figures of different models do not compare.
+MB: peak memory with both towers. Golden: whether the device reproduces the embeddings that the
+bundle recorded when it was exported. Figures of different models cannot be compared.
 """
 _SCHEMA = """
 ## A record
 
-JSON with exactly these keys; `null` where a device does not tell. No name of a user, host, folder
-or model gets in.
+JSON with exactly these keys; `null` if the device does not report the value. A record never
+contains the name of a user, host, folder or model.
 
 """
 
 
 def records() -> list[tuple[str, DeviceRecord]]:
-    """Return the name and content of each file; raise DataError for one that is no record."""
+    """Return the name and content of each file; raise DataError if one is not a record."""
     return [(path.stem, read_record(path)) for path in sorted(RECORDS.glob("*.json"))]
 
 

@@ -1,4 +1,4 @@
-"""What the package adds. Imported for every command, so it imports nothing heavy."""
+"""The package's entry points. Every command imports this module, so it imports nothing heavy."""
 
 from pydantic import Field
 

@@ -6,7 +6,7 @@ from tinyclip_edge.losses import EmbeddedBatch, TermValue
 
 
 class MarginTerm:
-    """Hinge on the cosines of other texts of the batch, which must lie below that of the pair."""
+    """Hinge loss: a pair's cosine must exceed those with other texts of the batch by ``width``."""
 
     def __init__(self, student_width: int, teacher_width: int, *, width: float) -> None:
         self.modules: dict[str, torch.nn.Module] = {}  # trained with the student
