@@ -1,15 +1,16 @@
-"""Ours beside the other ways to run a CLIP on a CPU: time in one interleaved run, and accuracy.
+"""Our bundles and other ways to run a CLIP on a CPU: times of one interleaved run, and accuracy.
 
 Contenders: bundles (fp32, int8 of this processor's target and without one, q4, w8), PyTorch eager
 and compiled, transformers.exporters, optimum-cli, onnxruntime's quantize_dynamic, OpenVINO (fp32,
-int8 by NNCF) and LiteRT (fp32, dynamic int8), each converted by its defaults. Each runs in its own
-process, where needed in an environment of its own, and embeds what comes over a pipe; one call at a
-time, so that they take turns. The time is that of the call, without the pipe.
+int8 by NNCF) and LiteRT (fp32, dynamic int8), each converted with its defaults. Each runs in its
+own process, with its own environment where needed, and embeds what it receives over a pipe. They
+take turns, one call at a time. The time is that of the call, without the pipe.
 
     python benchmarks/against_peers.py runs/quickstart TinyCLIP-ViT-8M-16-Text-3M \\
       --out benchmarks/results/against-peers.json
 
-A name's weights are random: its times count, its accuracy says little. All texts have 8 tokens.
+A model given by name has random weights: its times count, its accuracy says little. All texts have
+8 tokens.
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ class Worker:
     """A contender's process."""
 
     def __init__(self, contender: Contender, threads: int) -> None:
-        """Raise EOFError with the last line of its messages when it does not start."""
+        """Raise EOFError with the last line of its messages if it does not start."""
         words = (contender.runtime, contender.image, contender.text, str(threads))
         command = [str(contender.python), str(HERE / "peer_worker.py"), *words]
-        self._messages = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process
+        self._messages = tempfile.TemporaryFile()  # noqa: SIM115 - stays open like the process
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._messages
         )
@@ -80,8 +81,8 @@ def main() -> None:
     parser.add_argument("--envs", type=Path, default=Path("runs/against-peers/environments"))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=60)
-    parser.add_argument("--limit", type=int, default=200, help="pictures and texts of the accuracy")
-    parser.add_argument("--only", nargs="+", help="words that a contender's name may start with")
+    parser.add_argument("--limit", type=int, default=200, help="pictures and texts for accuracy")
+    parser.add_argument("--only", nargs="+", help="prefixes of the contenders' names")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     results: dict[str, Any] = {"machine": machine_facts(), "threads": options.threads, "models": {}}
@@ -138,7 +139,7 @@ def compare(model: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def interleaved(workers: dict[str, Worker], inputs: Inputs, rounds: int) -> dict[str, Any]:
-    """Time one call of each worker a round, in turns; milliseconds by tower."""
+    """Time one call of each worker per round, in turns; milliseconds by tower."""
     seconds: dict[str, Any] = {
         name: {tower: {"wall": [], "cpu": []} for tower in ("image", "text")} for name in workers
     }
@@ -147,7 +148,7 @@ def interleaved(workers: dict[str, Worker], inputs: Inputs, rounds: int) -> dict
         for tower, rows in (("image", inputs.pixels), ("text", inputs.ids)):
             row = rows[round_number % len(rows)][None]
             for name in order:
-                time.sleep(0.002)  # idle threads of another one may spin that long
+                time.sleep(0.002)  # idle threads of another worker may spin that long
                 _, took = workers[name](tower, row)
                 if round_number >= 0:
                     for clock, values in seconds[name][tower].items():
@@ -180,7 +181,7 @@ def agreement(
 ) -> dict[str, float]:
     """Compare embeddings ``[N, D]``, ``[M, D]`` with the reference's.
 
-    `same_label`: share of pictures to which both give the same of the texts.
+    `same_label`: share of pictures for which both choose the same text.
     """
     image, text = ((a * b).sum(axis=1) for a, b in zip(reference, both, strict=True))
     labels = [(images @ texts.T).argmax(axis=1) for images, texts in (reference, both)]

@@ -15,7 +15,7 @@ Row = dict[str, Any]  # of a table
 
 
 def prepare(arguments: argparse.Namespace, settings: dict[str, Any]) -> str:
-    """Set the threads and store the settings of the runs; return the shard of Twemoji."""
+    """Set the number of threads and store the runs' settings; return the Twemoji shard."""
     import torch
 
     torch.set_num_threads(arguments.threads)
@@ -48,9 +48,9 @@ def measure(
     results: dict[str, Any],
     rows: dict[str, Any],
 ) -> None:
-    """Fill ``rows``, a part of ``results``, and write the latter after each arm.
+    """Fill ``rows``, a part of ``results``, and write all results after each arm.
 
-    ``train`` takes an arm and a seed; ``row`` the records of an arm and of the first one.
+    ``train`` takes an arm and a seed, ``row`` the records of an arm and those of the first arm.
     """
     baseline: list[Record] = []
     for arm in arms:
@@ -67,7 +67,7 @@ def at_end(records: list[Record], figure: str) -> list[float]:
 
 
 def gains(records: list[Record], baseline: list[Record]) -> Row:
-    """Return an arm's recalls at its end, and its gains over the first arm with the same seed."""
+    """Return an arm's final recalls, and its gains over the first arm with the same seed."""
     last, before = at_end(records, "r1"), at_end(baseline, "r1")
     differences = [end - start for end, start in zip(last, before, strict=True)]
     return {

@@ -1,7 +1,8 @@
-"""A copy of onnxruntime that takes its AVX2 kernels on a processor with AVX512, to time them there.
+"""A copy of onnxruntime that uses its AVX2 kernels on a processor with AVX512, to time them there.
 
-onnxruntime has no switch for it: it reads the processor's flags once, when it is loaded. In the
-copy, the branch to its AVX512 kernels is never taken; everything else is the installed package.
+onnxruntime has no switch for this: it reads the processor's flags once, when it is loaded. In the
+copy, the branch to its AVX512 kernels is never taken; everything else is as in the installed
+package.
 For measurements only, on x86-64 Linux:
 
     python benchmarks/avx2_onnxruntime.py runs/avx2
@@ -14,7 +15,7 @@ import argparse
 import shutil
 from pathlib import Path
 
-# `test al, 0xe0` and a branch where the system saves the registers of AVX512: xcr0 has bits 5 to 7.
+# `test al, 0xe0`, then a branch if the system saves AVX512's registers (bits 5 to 7 of xcr0).
 CHECK, BRANCH = b"\xa8\xe0", b"\x0f\x84"
 BRANCH_BYTES = 6
 NOTHING = b"\x90"  # an instruction of one byte
@@ -27,7 +28,7 @@ def without_avx512(code: bytes) -> bytes:
     """
     pattern = CHECK + BRANCH
     if (count := code.count(pattern)) != 1:
-        raise SystemExit(f"{count} places look like the choice of AVX512 kernels, not one")
+        raise SystemExit(f"{count} places look like the choice of AVX512 kernels; expected one")
     start = code.index(pattern) + len(CHECK)
     return code[:start] + NOTHING * BRANCH_BYTES + code[start + BRANCH_BYTES :]
 

@@ -1,7 +1,7 @@
-"""Cold search: `tinyclip-edge search` on an index of 100,000 pictures, the whole process.
+"""Cold search: the whole process of `tinyclip-edge search` on an index of 100,000 pictures.
 
-Vectors are random, as only their number matters. Each round starts one process for each checkout in
-turn: this one, and those named by `--against`, so that both meet the same load.
+Vectors are random, because only their number matters. Each round starts one process for each
+checkout in turn, this one and those named by `--against`, so that all meet the same load.
 
     python benchmarks/cold_search.py BUNDLE --out benchmarks/results/cold-search.json
 """
@@ -44,8 +44,8 @@ def write_index(bundle: Path, pictures: int, path: Path) -> None:
 
 
 def one_search(checkout: Path, index: Path) -> tuple[float, float]:
-    """Return seconds of processor time, and seconds."""
-    # Modules are compiled once, as in an installed package.
+    """Return seconds of processor time and of wall time."""
+    # Write compiled modules, as for an installed package.
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     environment["PYTHONPATH"] = str(checkout)
     started = time.perf_counter()

@@ -1,9 +1,9 @@
 """Cold start and memory of the text tower: EdgeCLIP against open_clip on PyTorch.
 
 Every call is a fresh process, timed from its start to the first text embedding. The variants take
-turns, so that background load affects all alike. All have the same random weights, as only time and
-memory are measured. The files are in the page cache, so the disk plays no part. Processor seconds
-are reported beside wall time, as they are more reliable on a busy machine.
+turns, so that background load affects all alike. All have the same random weights, because only
+time and memory are measured. The files are in the page cache, so the disk does not matter.
+Processor seconds are reported too, because they are more reliable than wall time on a busy machine.
 
     python benchmarks/cold_start.py --out benchmarks/results/cold-start.json
 """
@@ -26,7 +26,7 @@ from export_latency import TOWERS, VIT_8M, write_towers
 from machine import machine_facts
 
 TEXT = "a photo of a cat"
-# Seconds of EdgeCLIP at most, how many times quicker than open_clip, MB of memory at most.
+# EdgeCLIP's maximum seconds, how many times faster than open_clip it must be, its maximum MB.
 TARGETS = {"seconds": 0.6, "quicker": 8.0, "peak_mb": 150.0}
 TORCH = "open_clip, torch"
 INT8 = "EdgeCLIP int8"
@@ -108,7 +108,7 @@ def write_manifest(bundle: Path, clip: Any, end: int, source: str) -> None:  # n
 
 
 def one_start(program: str, folder: Path) -> dict[str, float]:
-    """Return seconds from a process's start to its embedding, the processor's, and peak MB."""
+    """Return wall and processor seconds from a process's start to its embedding, and peak MB."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [sys.executable, "-c", program, str(folder), TEXT]
     started = time.perf_counter()
@@ -125,7 +125,7 @@ def one_start(program: str, folder: Path) -> dict[str, float]:
 
 
 def measure(bundle: Path, folder: Path, rounds: int) -> dict[str, Any]:
-    """Start each variant once a round, in turns, after one that is not counted."""
+    """Start each variant once per round, in turns, after one round that is not counted."""
     starts: dict[str, list[dict[str, float]]] = {name: [] for name in PROGRAMS}
     order = list(PROGRAMS)
     for number in range(rounds + 1):

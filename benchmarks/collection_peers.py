@@ -1,11 +1,11 @@
 """Index and search a folder of pictures: tinyclip-edge beside rclip, fastembed and imgsearch.
 
-Each has an environment of its own, made here with uv, and an 8M-class CLIP with random weights,
-which do for time: ours as a bundle, the others' in fp32 under the names and in the folders that
+Each has its own environment, created here with uv, and an 8M-class CLIP. Weights are random, which
+suffices for times: ours in a bundle, the others' in fp32 under the names and in the folders that
 they read. rclip's preprocessing has 256 pixels, so its image tower has 257 positions, not 197.
-imgsearch answers from a service: its figures include the start of that. Times are of whole
-processes, with their processor seconds, which are more reliable on a busy machine; files are in the
-page cache. The figures of a run are comparable with each other only.
+imgsearch runs as a service, whose start is included in its figures. Times are of whole processes,
+with processor seconds, which are more reliable on a busy machine; files are in the page cache. Only
+figures of the same run are comparable.
 
     python benchmarks/collection_peers.py --data ../shared/data --work /tmp/peers \\
         --out benchmarks/results/collection-peers.json
@@ -59,7 +59,7 @@ def collection_folders(work: Path, photos: int, small: int) -> list[Path]:
 
 
 def write_collections(data: Path, big: Path, little: Path, photos: int, small: int) -> None:
-    """Write both folders unless they are there."""
+    """Write both folders unless they exist."""
     if not big.exists():
         big.mkdir(parents=True)
         for number, content in enumerate(pictures(data / "imagenet-1k-sample.tar", photos)):
@@ -82,7 +82,7 @@ def run_in_a_process(work: Callable[..., None], *arguments: object) -> None:
 
 
 def measured(command: list[str], folder: Path, environment: dict[str, str]) -> dict[str, float]:
-    """Run a command; return wall and processor seconds and the peak of memory in MB."""
+    """Run a command; return wall and processor seconds and peak memory in MB."""
     plain = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "OMP_NUM_THREADS")}
     start = time.perf_counter()
     with subprocess.Popen(
@@ -106,7 +106,7 @@ def measured(command: list[str], folder: Path, environment: dict[str, str]) -> d
 
 
 def compare(folder: Path, programs: list[Peer], rounds: int) -> dict[str, Any]:
-    """Return each program's index and search of a folder; searches take turns."""
+    """Return figures of each program's indexing and searching of a folder; searches take turns."""
     indexes = programs[0].work / "indexes"
     shutil.rmtree(indexes, ignore_errors=True)  # of an earlier run
     indexes.mkdir()
@@ -138,7 +138,7 @@ def compare(folder: Path, programs: list[Peer], rounds: int) -> dict[str, Any]:
 def main() -> None:
     parser = peers_parser(__doc__, "models, pictures, environments")
     parser.add_argument("--small", type=int, default=20_000)
-    parser.add_argument("--rounds", type=int, default=5, help="searches of each")
+    parser.add_argument("--rounds", type=int, default=5, help="searches per program")
     options = parser.parse_args()
     work = options.work.absolute()
     links = ["--find-links", options.find_links] if options.find_links else []
@@ -147,7 +147,7 @@ def main() -> None:
         peer.label: install(options.uv, peer.requirement, peer.venv, links) for peer in programs
     }
     programs = [peer for peer in programs if peer.venv.exists()]
-    # In processes of their own: a command's peak of memory is never below that of its parent.
+    # In separate processes: a command's peak memory is never below that of its parent.
     run_in_a_process(write_peer_models, work / "models")
     write_imgsearch_weights(programs, work / "models" / ".cache" / "clip")
     folders = collection_folders(work, options.photos, options.small)

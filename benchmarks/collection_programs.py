@@ -97,7 +97,7 @@ class Peer:
         return str(self.venv / "bin" / name)
 
     def commands(self, folder: Path) -> tuple[list[str], list[str]]:
-        """Return what indexes a folder, and what searches it."""
+        """Return the commands that index a folder and search it."""
         out = self.work / "indexes" / f"{self.name}-{folder.name}".replace(" ", "-")
         models = self.work / "models"
         if self.name == "rclip":
@@ -133,7 +133,7 @@ def peers(work: Path) -> list[Peer]:
 
 
 def peers_parser(description: str | None, work: str) -> argparse.ArgumentParser:
-    """Return the options of a comparison with other programs; `work` says what is kept there."""
+    """Return the options of a comparison with other programs; `work` is the help of `--work`."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -147,7 +147,7 @@ def peers_parser(description: str | None, work: str) -> argparse.ArgumentParser:
 
 
 def install(uv: str, requirement: str, venv: Path, options: list[str]) -> dict[str, Any]:
-    """Install into a new environment; return its size, or why there is none."""
+    """Install into a new environment; return its size, or why that failed."""
     python = venv / "bin" / "python"
     if not python.exists():
         subprocess.run([uv, "venv", "-q", "--python", sys.executable, str(venv)], check=True)
@@ -196,7 +196,7 @@ def write_peer_models(models: Path) -> None:
 
 
 def write_imgsearch_weights(programs: list[Peer], folder: Path) -> None:
-    """Write random weights where imgsearch looks for those that it has downloaded."""
+    """Write random weights to the place where imgsearch stores its downloads."""
     path = folder / "TinyCLIP-ViT-8M-16-Text-3M-YFCC15M.pt"
     for peer in programs:
         if peer.name == "imgsearch" and not path.exists():

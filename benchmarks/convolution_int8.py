@@ -4,8 +4,8 @@ The weights are trained, spread or fresh, see convolution_towers.py.
 
     python benchmarks/convolution_int8.py --out benchmarks/results/convolution-int8.json
 
-Forms are timed call by call in turns, one thread, one picture; `cpu` is processor time, as other
-programs share the cores. The trained weights stay in --work.
+Forms take turns, call by call, with one thread and one picture; `cpu` is processor time, for when
+other programs share the cores. The trained weights stay in --work.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def cosines(files: dict[str, Path], feeds: list[dict[str, Any]]) -> dict[str, di
 
 
 def times(files: dict[str, Path], feed: dict[str, Any], rounds: int) -> dict[str, Any]:
-    """Return milliseconds of each form, and its ratios to fp32."""
+    """Return each form's milliseconds and its ratios to fp32."""
     sessions = {name: opened(path) for name, path in files.items()}
     calls: dict[str, Callable[[], object]] = {
         name: partial(session.run, None, feed) for name, session in sessions.items()
@@ -115,7 +115,7 @@ def times(files: dict[str, Path], feed: dict[str, Any], rounds: int) -> dict[str
 
 
 def kernel_ms(path: Path, feed: dict[str, Any], work: Path) -> dict[str, float]:
-    """Return milliseconds of a call by kind of kernel, from onnxruntime's profile."""
+    """Return milliseconds per call by kind of kernel, from onnxruntime's profile."""
     session = opened(path, profile=work / "profile")
     for _ in range(15):
         session.run(None, feed)
@@ -132,7 +132,7 @@ def kernel_ms(path: Path, feed: dict[str, Any], work: Path) -> dict[str, float]:
 
 
 def kernel_kind(about: dict[str, Any]) -> str:
-    """Return the operator's type; of a convolution also whether it is depthwise or pointwise."""
+    """Return the operator's type; for a convolution, also whether it is depthwise or pointwise."""
     kind = str(about["op_name"])
     if not kind.endswith("Conv"):
         return kind

@@ -1,11 +1,11 @@
-"""MobileCLIP2-S0's image tower with weights that say something about int8; see convolution_int8.py.
+"""MobileCLIP2-S0's image tower with weights suited to measure int8; see convolution_int8.py.
 
-A fresh network says little about accuracy: its layer scales are 1e-5, so that most blocks hardly
-count, and its batch-norm statistics are trivial. So the tower is first trained on the starter kit
-to have the starter teacher's image features, at 64 pixels, and its statistics are measured again at
-its own 256. ``spread`` is that network with channels of very different ranges between its layers,
-as long training leaves them: inputs of pointwise convolutions are rescaled exactly, hidden channels
-by factors of the same kind.
+A fresh network says little about accuracy: its layer scales are 1e-5, so most blocks have hardly
+any effect, and its batch-norm statistics are trivial. The tower is therefore first trained on the
+starter kit, at 64 pixels, to reproduce the starter teacher's image features; then its statistics
+are measured at its own 256. ``spread`` is that network with channels of very different ranges
+between its layers, as after long training: inputs of pointwise convolutions are rescaled exactly,
+hidden channels by factors of the same kind.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def pictures(split: str, count: int) -> Torch:
 
 
 def enlarged(batch: Torch, size: int) -> Torch:
-    """Return pixels of a range of 0 to 1, as MobileCLIP2 reads them, in another size."""
+    """Return pixels from 0 to 1, as MobileCLIP2 reads them, in another size."""
     from torch.nn.functional import interpolate
 
     values = batch.float() / 255.0
@@ -43,7 +43,7 @@ def enlarged(batch: Torch, size: int) -> Torch:
 
 
 def trained_tower(options: argparse.Namespace) -> tuple[Torch, dict[str, Any]]:
-    """Return the image tower after `options.steps` steps, and what it has learnt."""
+    """Return the image tower after `options.steps` steps, and how close it is to its targets."""
     import torch
 
     from tinyclip_edge.models import load_clip
@@ -105,7 +105,7 @@ def teacher_targets(*image_sets: Torch) -> list[Torch]:
 
 
 def closeness(visual: Torch, images: Torch, right: Torch, size: int) -> dict[str, float]:
-    """Return the mean cosine to targets, and how often a picture's own is the nearest."""
+    """Return the mean cosine to targets, and how often a picture's own target is the nearest."""
     import torch
     from torch.nn.functional import normalize
 
@@ -117,7 +117,7 @@ def closeness(visual: Torch, images: Torch, right: Torch, size: int) -> dict[str
 
 
 def measure_statistics(visual: Torch, images: Torch) -> None:
-    """Replace batch-norm statistics by those of pictures of the full size."""
+    """Replace batch-norm statistics by those of pictures at full size."""
     import torch
 
     norms = [m for m in visual.modules() if isinstance(m, torch.nn.BatchNorm2d)]

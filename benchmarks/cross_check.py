@@ -6,7 +6,7 @@ environment, which is created if missing.
 
     python benchmarks/cross_check.py RUN --images TAR --out benchmarks/results/cross-check.json
 
-TAR (or a folder) holds images in one folder a class; RUN is a run or an open_clip folder, or
+TAR (or a folder) holds images in one folder per class; RUN is a run, an open_clip folder, or
 starter-teacher. cross_check_sets.py writes sets in Tiny-ImageNet's layouts and with five captions.
 """
 
@@ -64,7 +64,7 @@ def write_pairs(pairs: EvalSet, folder: Path) -> None:
     """Write images with all their captions in clip-benchmark's format for retrieval."""
     captions = pairs.captions or [(text,) for text in pairs.texts]
     if any(len(text.splitlines()) != 1 for texts in captions for text in texts):
-        raise SystemExit(f"{pairs.name}: clip-benchmark takes one line a caption, no more, no less")
+        raise SystemExit(f"{pairs.name}: clip-benchmark needs every caption to be exactly one line")
     samples = zip(pairs.images, captions, strict=True)
     _write_shard(((image, "txt", "\n".join(texts)) for image, texts in samples), folder)
     (folder / "dataset_type.txt").write_text("retrieval")
@@ -153,7 +153,7 @@ def compare(
 
 
 def tied(embedder: Embedder, pairs: EvalSet) -> dict[str, int]:
-    """Count the queries whose best correct answer ties with a wrong one, where figures may differ.
+    """Count the queries whose best correct hit ties with a wrong one; figures may differ there.
 
     Such a hit counts fractionally here; clip-benchmark uses the order of torch.topk.
     """
@@ -179,11 +179,11 @@ def model_folder(path: Path) -> Path:
     for folder in (path / "student", path):
         if (folder / CONFIG).is_file():
             return folder.resolve()
-    raise SystemExit(f"{path} has no {CONFIG}; give a run or an open_clip folder")
+    raise SystemExit(f"{path} has no {CONFIG}; pass a run or an open_clip folder")
 
 
 def check(options: argparse.Namespace) -> dict[str, Any]:
-    """Measure with both and compare."""
+    """Measure with both tools and compare."""
     import torch
 
     from tinyclip_edge.evaluation import evaluation_set, open_embedder
@@ -252,9 +252,9 @@ def main() -> None:
     for row in results["rows"]:
         figures = f"ours {row['ours']:7.3f}  theirs {row['theirs']:7.3f}  gap {row['gap']:.3f}"
         print(f"{row['task']:10} {row['figure']:6} {figures}")
-    print(f"right answers that tie: {results['pairs']['tied']}; asked: {AGREE} points")
+    print(f"correct hits that tie: {results['pairs']['tied']}; allowed gap: {AGREE} points")
     if not results["agrees"]:
-        raise SystemExit("the rulers differ")
+        raise SystemExit(f"a figure differs by more than {AGREE} points")
 
 
 if __name__ == "__main__":

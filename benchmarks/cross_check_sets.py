@@ -3,10 +3,10 @@
     python benchmarks/cross_check_sets.py --images tiny-imagenet-200/val.tar \
         --names tiny-imagenet-200/classes.tsv --out runs/cross-check
 
-``--images`` is a tar with one folder a class. From it come ``classes/CLASS/images/NAME.JPEG`` and
-``annotated/images`` with ``val_annotations.txt``, the two layouts that Tiny-ImageNet has. The five
-captions are the names of the starter kit's unseen pictures in five phrases, in ``five/pairs.csv``;
-the rows of a picture stand apart.
+``--images`` is a tar with one folder per class. It is written as ``classes/CLASS/images/NAME.JPEG``
+and as ``annotated/images`` with ``val_annotations.txt``, the two layouts of Tiny-ImageNet. The five
+captions, in ``five/pairs.csv``, are the names of the starter kit's unseen pictures in five phrases;
+the rows of a picture are not adjacent.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PAIRS = "starter:test_style"
 
 
 def write_layouts(images: Path, names: Path, out: Path) -> None:
-    """Write both layouts of Tiny-ImageNet from a tar with one folder a class."""
+    """Write both layouts of Tiny-ImageNet from a tar with one folder per class."""
     flat = out / "annotated" / "images"
     flat.mkdir(parents=True, exist_ok=True)
     rows = []
@@ -44,7 +44,7 @@ def write_layouts(images: Path, names: Path, out: Path) -> None:
 
 
 def write_captions(pairs: Iterable[tuple[str, bytes]], folder: Path) -> None:
-    """Write pictures, by name, and a table with five rows of each."""
+    """Write pictures, by name, and a table with five rows for each."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
     entries = []
     for number, (name, content) in enumerate(pairs):

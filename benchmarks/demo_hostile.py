@@ -25,7 +25,7 @@ STRANGERS = {
 
 
 def hostile_uploads(count: int, seed: int = 0) -> Iterator[tuple[str, bytes]]:
-    """Yield ``count`` names and contents: strangers and bombs first, then fuzzed images."""
+    """Yield ``count`` names and contents: other file types and bombs, then fuzzed images."""
     fixed = [*STRANGERS.items(), *_bombs()]
     yield from fixed[:count]
     draw = random.Random(seed)
@@ -56,7 +56,7 @@ def _bombs() -> list[tuple[str, bytes]]:
 
 
 def _png(width: int, height: int, rows: bytes) -> bytes:
-    """A PNG of any claimed size with these rows, a filter byte before each."""
+    """Return a PNG that claims any size, with rows that each start with a filter byte."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows, 9)), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(

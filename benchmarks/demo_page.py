@@ -3,7 +3,7 @@
     python benchmarks/demo_page.py --models starter-teacher bundles/quickstart \
         --out benchmarks/results/demo-page.json
 
-The server is ``tinyclip-edge demo`` in a process of its own, the visitor headless Chromium or plain
+The server is ``tinyclip-edge demo`` in a separate process, the visitor headless Chromium or plain
 HTTP. "Own" times are those of the models, as displayed on the page.
 """
 
@@ -57,7 +57,7 @@ ROUND_TRIP = """labels => new Promise(resolve => {
 
 
 class Server:
-    """``tinyclip-edge demo`` in a process of its own."""
+    """``tinyclip-edge demo`` in a separate process."""
 
     def __init__(self, models: Sequence[str], folder: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as probe:
@@ -76,7 +76,7 @@ class Server:
         )
 
     def wait(self) -> None:
-        """Return when the page answers."""
+        """Return once the page responds."""
         while self.process.poll() is None and self.seconds() < START_SECONDS:
             try:
                 urlopen(self.url, timeout=5).close()
@@ -87,27 +87,27 @@ class Server:
         raise SystemExit(f"the demo did not answer at {self.url}")
 
     def seconds(self) -> float:
-        """Since the command."""
+        """Return the seconds since the command."""
         return time.perf_counter() - self.began
 
     def processor_seconds(self) -> float:
-        """Of the server alone, all its threads."""
+        """Return the processor time of the server's threads."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def megabytes(self) -> float:
-        """Resident memory of the server, in 10^6 bytes."""
+        """Return the server's resident memory in 10^6 bytes."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) * 1024 / 1e6
 
     def alive(self) -> bool:
-        """Whether it still runs."""
+        """Whether the server still runs."""
         return self.process.poll() is None
 
 
 @contextmanager
 def serving(models: Sequence[str]) -> Iterator[Server]:
-    """A demo of these models, ended at the end."""
+    """Yield a running demo of these models, and end it afterwards."""
     with tempfile.TemporaryDirectory() as folder:
         server = Server(models, Path(folder))
         try:
@@ -119,7 +119,7 @@ def serving(models: Sequence[str]) -> Iterator[Server]:
 
 @contextmanager
 def visited() -> Iterator[Page]:
-    """A page of headless Chromium, empty."""
+    """Yield an empty page of headless Chromium."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -130,13 +130,13 @@ def visited() -> Iterator[Page]:
 
 
 def measure_start(models: Sequence[str]) -> dict[str, float]:
-    """Seconds from the command to a page that can be used, and to its first answer."""
+    """Return seconds from the command to a usable page, and to its first answer."""
     with visited() as page, serving(models) as server:
         server.wait()
         answers = server.seconds()
         page.goto(server.url, wait_until="commit")
         page.wait_for_selector("#classify-button")
-        page.fill("#labels textarea", LABELS)  # a control that works, not only a picture of one
+        page.fill("#labels textarea", LABELS)  # works only once the page is usable
         usable, processor = server.seconds(), server.processor_seconds()
         page.wait_for_selector("#classified .tc-bars", timeout=START_SECONDS * 1000)
         return {
@@ -148,7 +148,7 @@ def measure_start(models: Sequence[str]) -> dict[str, float]:
 
 
 def measure_round_trip(server: Server, repeats: int) -> dict[str, float]:
-    """Milliseconds from click to answer beyond what the models themselves take."""
+    """Return milliseconds from click to answer beyond the models' own time."""
     with visited() as page:
         page.goto(server.url)
         page.wait_for_selector(
@@ -175,7 +175,7 @@ def measure_round_trip(server: Server, repeats: int) -> dict[str, float]:
 
 
 def model_milliseconds(html: str) -> float:
-    """Sum of all times that an answer shows."""
+    """Return the sum of all times that an answer shows."""
     return sum(float(number) for number in re.findall(r">([\d.]+) ms<", html))
 
 
@@ -187,7 +187,7 @@ class Visitor:
         self._client = httpx.Client(timeout=300)
 
     def upload(self, name: str, content: bytes) -> str:
-        """Return where the server keeps it."""
+        """Return the path under which the server stores the file."""
         response = self._client.post(f"{self._api}upload", files={"files": (name, content)})
         return str(response.raise_for_status().json()[0])
 
@@ -204,7 +204,7 @@ class Visitor:
 
 
 def measure_queue(server: Server, clients: int = 4, requests: int = 20) -> dict[str, float]:
-    """Answered requests and seconds for several clients that send all requests at once.
+    """Return answered requests and seconds for clients that send all their requests at once.
 
     Each request has a different number of labels, which identifies its answer.
     """
@@ -226,7 +226,7 @@ def measure_queue(server: Server, clients: int = 4, requests: int = 20) -> dict[
 
 
 def measure_hostile(server: Server, count: int = 200) -> dict[str, float]:
-    """Hostile uploads to a server in use: readable refusals, memory before and after."""
+    """Send hostile uploads to a server in use; return readable refusals and memory growth."""
     visitor = Visitor(server.url)
     blue = io.BytesIO()
     Image.new("RGB", (640, 480), "blue").save(blue, "png")

@@ -1,12 +1,12 @@
-"""Effect of inheritance and of affinity mimicking: same steps and batches, tuned learning rates.
+"""Effect of inheritance and affinity mimicking at equal steps, with tuned learning rates.
 
 Three arms train the same student on the starter kit: ``inherited`` (weights of the teacher, then
 affinity mimicking), ``affinity`` (random weights, affinity mimicking) and ``scratch`` (random
-weights, contrastive loss). The learning rate of each arm is searched in the same list, from the
-middle, by mean recall@1 on ``starter:val`` with a separate seed (``--rates`` sets known ones); then
-every seed is measured on Twemoji, a style that is not in the training data. Finished runs stay
-under ``--work`` and are not repeated. ``--store`` writes the figure of ``scratch`` that
-``tinyclip-edge quickstart`` shows beside its own. ``--out`` gets .json and .png.
+weights, contrastive loss). Each arm's learning rate is tuned over the same list, starting in the
+middle, by mean recall@1 on ``starter:val`` with a separate seed (``--rates`` sets known ones). Then
+every seed is measured on Twemoji, a style that is not in the training data. Finished runs stay in
+``--work`` and are not repeated. ``--store`` writes the result of ``scratch`` that
+``tinyclip-edge quickstart`` shows next to its own. ``--out`` is written as .json and .png.
 
     python benchmarks/distill_arms.py --student starter-50 --out benchmarks/results/arms-50
 """
@@ -47,12 +47,12 @@ STORED_STUDENT = "starter-50"  # quickstart's
 
 
 def measured_every(arguments: argparse.Namespace, seed: int) -> int:
-    """Return the steps between two measurements; 0 while tuning, where only the last counts."""
+    """Return the steps between measurements; 0 for tuning, where only the last one counts."""
     return 0 if seed == TUNING_SEED else int(arguments.every)
 
 
 def run_folder(arguments: argparse.Namespace, arm: str, lr: float, seed: int) -> Path:
-    """Return the folder of a run, named after everything that its figures depend on."""
+    """Return the folder of a run, named after everything on which its figures depend."""
     every = measured_every(arguments, seed)
     name = (
         f"{arm}-lr{lr:g}-seed{seed}-steps{arguments.steps}-every{every}-teacher{arguments.teacher}"
@@ -86,7 +86,7 @@ def train(
 def steps_to_reach(
     curve: dict[str, dict[str, float]], level: float, figure: str = "r1"
 ) -> float | None:
-    """First step, interpolated between evaluations, at which a figure is ``level``."""
+    """Return the first step, interpolated between evaluations, at which a figure is ``level``."""
     before = (0.0, 0.0)
     for step, values in sorted((int(s), v) for s, v in curve.items()):
         if values[figure] >= level:
@@ -146,7 +146,7 @@ def search_rates(rates: list[float], score: Callable[[float], float]) -> dict[fl
 
 
 def stored_figure(records: list[dict[str, Any]], steps: int, command: str) -> dict[str, Any]:
-    """Return what ``quickstart`` shows of the runs from scratch; recall@1 is a share."""
+    """Return the results from scratch that ``quickstart`` shows; recall@1 is a share."""
     return {
         "steps": steps,
         "recall_at_1": statistics.mean(record["last"]["t2i_r1"] for record in records),
@@ -174,7 +174,7 @@ def fixed_rates(arguments: argparse.Namespace, parser: argparse.ArgumentParser) 
     for text in arguments.rates:
         arm, _, rate = text.partition("=")
         if arm not in ARMS:
-            parser.error(f"--rates {text}: {arm!r} is none of {', '.join(ARMS)}")
+            parser.error(f"--rates {text}: unknown arm {arm!r}; choose from {', '.join(ARMS)}")
         rates[arm] = float(rate)
     return rates
 
@@ -194,7 +194,7 @@ def plot(summary: dict[str, Any], path: Path) -> None:
             axes.plot(steps, values, color=colour, lw=1.6, alpha=0.8, label=label)
     axes.axhline(summary["teacher"]["r1"], color="#111827", lw=1, ls="--", label="teacher")
     axes.set(xlabel="step (128 pairs each)", ylabel="recall@1, mean of both directions, %")
-    axes.set_title(f"{summary['student']}: Twemoji, a style nobody trained on", fontsize=10)
+    axes.set_title(f"{summary['student']}: Twemoji, a style not used in training", fontsize=10)
     axes.set_yscale("log")  # the arms from random weights are far below the others
     axes.set_yticks([0.1, 1, 10, 50], ["0.1", "1", "10", "50"])
     axes.grid(alpha=0.25)
@@ -211,7 +211,7 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--every", type=int, default=100, help="steps between measurements")
     parser.add_argument("--lrs", type=float, nargs="+", default=[2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3])
     parser.add_argument(
-        "--rates", nargs="+", default=[], metavar="ARM=LR", help="known rates, not tuned"
+        "--rates", nargs="+", default=[], metavar="ARM=LR", help="known rates, which are not tuned"
     )
     parser.add_argument(
         "--store", type=Path, help=f"write quickstart's from_scratch.json here ({STORED_STUDENT})"

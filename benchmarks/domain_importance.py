@@ -1,11 +1,11 @@
 """Does importance for a domain pay? General calibration, the domain's, and both, at equal steps.
 
 Students with 15 % of the starter teacher's encoder parameters learn from the pictures of one
-domain of the starter kit (animals and nature; food and drink). Which units they inherit is measured
-on the pairs of the whole kit, on pictures and names of the domain that are no pairs, or on both
-with equal weights. Recall is that of Twemoji, a style that no run trains on: of the domain, and of
-all its concepts, which says how much general knowledge is left. Finished runs are kept: the same
-command goes on after an interruption.
+domain of the starter kit (animals and nature; food and drink). The units that they inherit are
+chosen by importance on the pairs of the whole kit, on unpaired pictures and names of the domain, or
+on both with equal weights. Recall is measured on Twemoji, a style not used in training: on the
+domain, and on all concepts, to see how much general knowledge is left. Finished runs are kept, so
+that the same command continues after an interruption.
 
     python benchmarks/domain_importance.py --out benchmarks/results/domain-importance.json
 """
@@ -44,7 +44,7 @@ def importance(arm: str, images: Path, names: Path) -> dict[str, Any]:
 
 
 def write_domain(work: Path, domain: str) -> dict[str, Path]:
-    """Write the domain's training pairs, its names one a line, and its pictures of Twemoji."""
+    """Write a domain's training pairs, its names (one per line) and its Twemoji pictures."""
     group = DOMAINS[domain]
 
     def in_domain(about: dict[str, Any]) -> bool:
@@ -87,7 +87,7 @@ def row(records: list[Record], baseline: list[Record]) -> Row:
     everything = [record["general"]["r1"] for record in records]
     return {
         "encoder_parameters": records[0]["encoder_parameters"],
-        **gains(records, baseline),  # over the general calibration
+        **gains(records, baseline),  # compared with general calibration
         "r1_before_training": [record["curve"]["0"]["r1"] for record in records],
         "all_concepts_r1": everything,
         "all_concepts_r1_mean": round(statistics.mean(everything), 2),

@@ -1,10 +1,10 @@
 """The paper's maths in a plain loop against ``tinyclip-edge distill``, at equal time.
 
-Both train ``starter`` from the same inherited weights on the starter kit. The run of tinyclip-edge
-comes first; the plain loop (``plain_loop.py``: float32, live teacher, affinity alone) gets the
-seconds that it took, the teacher's features and its evaluations included, with the same schedule of
-the learning rate over as many steps as fit. Recall is that of Twemoji, a style that no run trains
-on. Finished runs are kept: the same command goes on after an interruption.
+Both train ``starter`` from the same inherited weights on the starter kit. tinyclip-edge runs first.
+The plain loop (``plain_loop.py``: float32, live teacher, affinity alone) then has as many seconds
+as that took, including teacher features and evaluations, with the same learning-rate schedule over
+as many steps as fit. Recall is measured on Twemoji, a style not used in training. Finished runs are
+kept, so that the same command continues after an interruption.
 
     python benchmarks/equal_time.py --out benchmarks/results/equal-time.json
 """
@@ -33,7 +33,7 @@ TRIAL = 10  # steps of the plain loop that are timed
 
 
 def configured(arguments: argparse.Namespace, arm: str, seed: int) -> RunConfig:
-    """Return a run that pays for the teacher's features itself."""
+    """Return a run that computes the teacher's features itself."""
     from tinyclip_edge.config import load_config
 
     return load_config(
@@ -47,7 +47,7 @@ def configured(arguments: argparse.Namespace, arm: str, seed: int) -> RunConfig:
 
 
 def seconds_of_step(loop: PlainLoop, batches: Iterator[Batch]) -> float:
-    """Return the mean time of a step, after one that is not counted."""
+    """Return the mean time of a step, after one step that is not counted."""
     loop.step(next(batches))
     began = time.perf_counter()
     for _ in range(TRIAL):
@@ -56,7 +56,7 @@ def seconds_of_step(loop: PlainLoop, batches: Iterator[Batch]) -> float:
 
 
 def train_plain(arguments: argparse.Namespace, seed: int, seconds: float) -> Record:
-    """Train in the plain loop for so many seconds, or read the record of an earlier call."""
+    """Train in the plain loop for ``seconds``, or read the record of an earlier call."""
     record = arguments.work / f"plain-seed{seed}.json"
     if record.exists():
         stored: Record = json.loads(record.read_text())

@@ -1,9 +1,10 @@
-"""Measure again what two cores can: ``make evidence``, job after job, and write the tables.
+"""Repeat the measurements that two cores can do (``make evidence``) and write the tables.
 
-A job is skipped while its results are there and its inputs are those of its last run: its commands,
-the source of its benchmark, the starter's recipes and the teacher's weights. Changes of the package
-do not count: name such jobs with ``--again``. An interrupted call goes on where it stopped, as
-finished runs are kept in ``runs/evidence``. Results are replaced when a job has ended well.
+A job is skipped if its results exist and its inputs have not changed since its last run: its
+commands, the source of its benchmark, the starter's recipes and the teacher's weights. Changes of
+the package do not count; name the jobs that they affect with ``--again``. Finished runs are kept in
+``runs/evidence``, so an interrupted call continues where it stopped. Results are replaced only when
+a job has succeeded.
 
     python benchmarks/evidence.py --minutes 480
 """
@@ -34,13 +35,13 @@ from result_tables import filled_pages
 from tinyclip_edge.starter import teacher_path
 from tinyclip_edge.units import duration
 
-PATIENCE = 30.0  # seconds that a job has to end when it is interrupted
+PATIENCE = 30.0  # seconds within which an interrupted job must end
 
 
 def run(evidence: Evidence, job: Job, lock: IO[str]) -> int:
     """Run the commands of a job and store its results; return the first bad exit code, or 0."""
     folder = evidence.folder(job)
-    if job.prints:  # nothing of an earlier try can be used
+    if job.prints:  # nothing of an earlier attempt can be reused
         shutil.rmtree(folder, ignore_errors=True)
     out = folder / "results"
     out.mkdir(parents=True, exist_ok=True)
@@ -87,7 +88,7 @@ def call(
         process = subprocess.Popen(
             command, cwd=folder if printed else ROOT, env=environment, stdout=stdout, stderr=log,
             start_new_session=True,
-            # The lock outlives a killed call as long as its job, so that no other one is timed.
+            # The job inherits the lock, so that no other one starts if only this call is killed.
             pass_fds=(lock.fileno(),),
         )  # fmt: skip
         try:
@@ -98,7 +99,7 @@ def call(
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Interrupt a job with all its processes, and kill what does not end."""
+    """Interrupt a job with all its processes, and kill those that do not end."""
     for number, seconds in ((signal.SIGINT, PATIENCE), (signal.SIGKILL, None)):
         try:
             os.killpg(process.pid, number)
@@ -118,7 +119,7 @@ def now() -> str:
 
 @contextmanager
 def locked(work: Path) -> Iterator[IO[str]]:
-    """Hold the lock of a folder of jobs; raises SystemExit while one of another call runs."""
+    """Hold the lock of a folder of jobs; raise SystemExit while another call runs one."""
     work.mkdir(parents=True, exist_ok=True)
     with (work / "lock").open("a") as lock:
         try:
@@ -148,11 +149,11 @@ def measure(
         say("evidence", f"{len(jobs)} of {len(evidence.jobs)} jobs to run, on {processor()}")
         for job in jobs:
             if minutes is not None and time.monotonic() - began >= 60 * minutes:
-                say(job.name, "not started, as the time is over")
+                say(job.name, "not started: the time is over")
                 continue
             if lacking := evidence.lacking(job):
                 failed.append(job.name)
-                say(job.name, f"failed, as it needs {', '.join(lacking)}")
+                say(job.name, f"failed: it needs {', '.join(lacking)} first")
                 continue
             if job.name in again:
                 shutil.rmtree(evidence.folder(job), ignore_errors=True)
@@ -188,7 +189,7 @@ def print_jobs(evidence: Evidence) -> None:
     for job in evidence.jobs:
         minutes = duration(60 * job.minutes)
         print(f"{job.name:24} {evidence.state(job):9} {minutes:>10}  {', '.join(job.results)}")
-    print("\nleft out, as they need:")
+    print("\nleft out, because they need:")
     for name, reason in LEFT_OUT.items():
         print(f"{name}: {reason}")
 
@@ -201,9 +202,9 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[], choices=names, metavar="NAME")
     parser.add_argument(
         "--again", nargs="+", default=[], choices=names, metavar="NAME",
-        help="run these from the start, though they are done",
+        help="run these from the start even if they are done",
     )  # fmt: skip
-    parser.add_argument("--minutes", type=float, help="start no job after them")
+    parser.add_argument("--minutes", type=float, help="start no more jobs after this time")
     parser.add_argument("--list", action="store_true", help="print the jobs and their states")
     options = parser.parse_args()
     evidence = Evidence()

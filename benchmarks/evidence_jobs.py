@@ -1,4 +1,4 @@
-"""The jobs of ``make evidence``: what is measured, with which command, for about how long."""
+"""The jobs of ``make evidence``: what is measured, by which commands, and how long it takes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ KNOWN_RATES = "--rates inherited={} affinity=5e-4 scratch=5e-4"
 class Job:
     """Commands that write ``results``, one after another.
 
-    In a command, ``{work}`` is the folder of the job, which keeps finished runs, ``{out}`` where
-    results are written, ``{starter}`` the folder of the starter teacher, and the name of a job in
-    ``after`` that job's folder. The first word is a script of this folder, ``-m`` with a module, or
-    ``cp``. ``prints``: the result is the JSON that the command prints, and no run can be kept.
+    In a command, ``{work}`` is the job's folder, which keeps finished runs, ``{out}`` the folder
+    for results, ``{starter}`` that of the starter teacher, and ``{NAME}``, with the name of a job
+    in ``after``, that job's folder. The first word is a script of this folder, ``-m`` with a
+    module, or ``cp``. ``prints``: the result is the JSON that the command prints; no runs are kept.
     """
 
     name: str
@@ -44,7 +44,7 @@ def _arms(name: str, minutes: int, student: str, lr: str, more: str = "") -> Job
 
 
 def _of_student(name: str, minutes: int, command: str) -> Job:
-    """Return a job on the student or the bundle of the quickstart."""
+    """Return a job that uses the student or the bundle of the quickstart."""
     return Job(
         name, minutes, (f"{name}.json",), (f"{command} --out {{out}}/{name}.json",), ("quickstart",)
     )
@@ -93,7 +93,7 @@ JOBS = (
     _arms("arms-15-long", 100, "starter-15", "2e-3", LONG),
     _arms("arms-50-long", 200, "starter-50", "1e-3", LONG),
     Job("no-layer-drop", 300, ("half-no-layer-drop.json", "quarter-no-layer-drop.json"), (
-        # The settings of the starter teacher before layers were dropped, with a decay at the end.
+        # The starter teacher's settings from before LayerDrop, with a cooldown at the end.
         "-m starter.train_teacher --out {work}/teacher --resume --steps 1819 --cooldown 280 "
         "--layer-drop 0",
         f"cp {{starter}}/tokenizer.json {{starter}}/tokenizer_config.json {PLAIN_TEACHER}",
@@ -102,7 +102,7 @@ JOBS = (
     )),
 )  # fmt: skip
 
-# Benchmarks that the command leaves out, and why.
+# Benchmarks that ``make evidence`` leaves out, and why.
 LEFT_OUT = {
     "natural_teacher.py, natural_arms.py, natural_transfer.py, natural_precisions.py, "
     "natural_tailored.py":

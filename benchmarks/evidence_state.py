@@ -21,7 +21,7 @@ STATES = "evidence.json"  # the last run of each job: its inputs, time and proce
 
 
 def local_sources(script: Path) -> list[Path]:
-    """Return a benchmark and the modules of this folder that it imports, and so on."""
+    """Return a benchmark and the modules of this folder that it imports, directly or not."""
     found: dict[Path, None] = {}
     waiting = [script]
     while waiting:
@@ -56,7 +56,7 @@ class Evidence:
         return b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)
 
     def inputs(self, job: Job) -> str:
-        """Return a short hash of what a job's figures depend on."""
+        """Return a short hash of everything on which a job's figures depend."""
         digest = hashlib.sha256(self._shared_inputs)
         for command in job.commands:
             digest.update(command.encode())
@@ -73,7 +73,7 @@ class Evidence:
         return next(job for job in self.jobs if job.name == name)
 
     def folder(self, job: Job) -> Path:
-        """Return where a job keeps its runs; other inputs have another one."""
+        """Return the folder of a job's runs, which depends on its inputs."""
         return self.work / f"{job.name}-{self.inputs(job)}"
 
     def records(self) -> dict[str, dict[str, str]]:
@@ -91,14 +91,14 @@ class Evidence:
         (self.results / STATES).write_text(text, encoding="utf-8")
 
     def state(self, job: Job) -> str:
-        """Return done, outdated (of other or unknown inputs) or missing."""
+        """Return done, outdated (results of other or unknown inputs) or missing."""
         if not all((self.results / name).is_file() for name in job.results):
             return "missing"
         last = self.records().get(job.name, {})
         return "done" if last.get("inputs") == self.inputs(job) else "outdated"
 
     def lacking(self, job: Job) -> list[str]:
-        """Return the jobs whose folders a job needs and that are not there."""
+        """Return the jobs that a job needs and that are not done or have no folder."""
         return [
             name
             for name in job.after
@@ -106,7 +106,7 @@ class Evidence:
         ]
 
     def plan(self, only: Iterable[str], again: Iterable[str]) -> list[Job]:
-        """Return the jobs to run: those that are not done, ``again``, and what they need."""
+        """Return the jobs to run: those that are not done, ``again``, and the jobs they need."""
         wanted = {*only, *again} or {job.name for job in self.jobs}
         names = {
             job.name

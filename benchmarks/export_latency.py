@@ -1,14 +1,14 @@
 """Latency and size of exported towers against PyTorch, eager and compiled, on published shapes.
 
-Weights are random, as only time and bytes are measured. Each number of threads has its own process,
-in which all variants of a tower take turns, call by call, so that background load affects all
-alike. Processor time (cpu) is reported beside wall time, as other programs share the cores. ViT and
-text towers are quantized dynamically, the ResNet statically; int8 is the precision of --target,
-portable that of an export without a target.
+Weights are random, because only time and bytes are measured. Each number of threads has its own
+process, in which all variants of a tower take turns, call by call, so that background load affects
+all alike. Processor time (cpu) is reported too, in case other programs share the cores. ViT and
+text towers are quantized dynamically, the ResNet statically; "int8" is int8 for --target,
+"portable" is int8 without a target.
 
     python benchmarks/export_latency.py --out benchmarks/results/export-latency.json
 
-Towers and rows stay in --work; with --resume a second call measures only what is missing.
+Towers and rows stay in --work; with --resume, a second call measures only what is missing.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ TARGETS = (
 )
 
 
-# MB of both towers at most.
+# Maximum MB of both towers together.
 TARGETS_MB = ((VIT_8M, "portable", 25.5),)
 
 
 def write_towers(name: str, folder: Path, target: str) -> dict[str, int]:
-    """Write both towers of a random model in fp32 and int8, unless they are there; return bytes."""
+    """Write both towers of a random model in fp32 and int8, unless they exist; return bytes."""
     import torch
 
     from tinyclip_edge.config.preset import ExportPreset, load_preset
@@ -91,7 +91,7 @@ def write_towers(name: str, folder: Path, target: str) -> dict[str, int]:
 def variants(
     name: str, tower: str, options: argparse.Namespace, batch: int
 ) -> dict[str, Callable[[], object]]:
-    """Return variant -> one call, on the same input for all."""
+    """Return, by variant, a function that makes one call; all have the same input."""
     import torch
 
     from tinyclip_edge.models import load_clip
@@ -123,7 +123,7 @@ def variants(
 def session(
     options: argparse.Namespace, name: str, tower: str, precision: str
 ) -> Callable[..., Any]:
-    """Open a file as the runtime of a bundle does."""
+    """Open a file as a bundle's runtime does."""
     import onnxruntime
 
     from tinyclip_edge.runtime.session import session_options
@@ -137,10 +137,10 @@ def session(
 def interleaved(
     calls: dict[str, Callable[[], object]], rounds: int, pause: float
 ) -> dict[str, dict[str, float]]:
-    """Time one call of each variant a round, in turns; milliseconds.
+    """Time one call of each variant per round, in turns; milliseconds.
 
-    `pause` seconds before each call: PyTorch's idle threads spin for some milliseconds, which
-    another variant's call would pay for where there are as many threads as cores.
+    `pause` seconds precede each call: PyTorch's idle threads spin for some milliseconds, which
+    would slow down another variant's call if there are as many threads as cores.
     """
     wall: dict[str, list[float]] = {name: [] for name in calls}
     processor: dict[str, list[float]] = {name: [] for name in calls}
@@ -170,7 +170,7 @@ def interleaved(
 
 
 def measure(options: argparse.Namespace) -> None:
-    """Measure all models at one number of threads, in a process of its own; one file a row."""
+    """Measure all models with one number of threads, in a separate process; one file per row."""
     import torch
 
     torch.set_num_threads(options.threads)
@@ -189,7 +189,7 @@ def measure(options: argparse.Namespace) -> None:
 
 
 def places(options: argparse.Namespace, threads: int) -> list[dict[str, Any]]:
-    """Return the settings of all rows, batch 1 first, as larger batches take most of the time."""
+    """Return the settings of all rows, batch 1 first: larger batches take most of the time."""
     return [
         {"model": name, "tower": tower, "batch": batch, "threads": threads}
         for batch in options.batches
@@ -211,9 +211,9 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--all-threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--threads", type=int, help="measure at this number, print JSON, end")
+    parser.add_argument("--threads", type=int, help="measure with this number of threads only")
     parser.add_argument("--rounds", type=int, default=50)
-    parser.add_argument("--large-rounds", type=int, default=10, help="of batches above 1")
+    parser.add_argument("--large-rounds", type=int, default=10, help="rounds of batches above 1")
     parser.add_argument(
         "--compile", nargs="*", default=[VIT_8M], choices=MODELS, help="image towers to compile too"
     )
@@ -222,7 +222,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--resume", action="store_true")
     options = parser.parse_args()
-    options.work /= options.target  # files of another one are other files
+    options.work /= options.target  # targets do not share files
     if options.threads:
         measure(options)
         return
@@ -283,7 +283,7 @@ def print_tables(results: dict[str, Any]) -> None:
                 f"  {name:24} {ms['median']:9.2f} ms, min {ms['min']:9.2f}, "
                 f"cpu {ms['cpu']:9.2f}, {ms['rounds']} rounds"
             )
-    print("\ntimes faster: asked, by medians, by minima, by processor time")
+    print("\ntimes faster: target, by medians, by minima, by processor time")
     for line in results["asked"]:
         label = f"{line['model']} {line['tower']}: {line['from']} -> {line['to']}"
         ratios = "  ".join(f"{line[key]:5.2f}" for key in ("median", "min", "cpu"))

@@ -1,8 +1,8 @@
-"""How many pictures a bundle takes for another kind than those of its training.
+"""How many pictures a bundle judges to be of another kind than those of its training.
 
-``python benchmarks/familiarity.py BUNDLE [--photos TAR …] [--limit 600] [--out FILE]``: the sets
-of the starter kit, of which few may be, and pictures of tar files, such as photographs, of which a
-bundle of pictograms should find most.
+``python benchmarks/familiarity.py BUNDLE [--photos TAR …] [--limit 600] [--out FILE]`` tests the
+sets of the starter kit, which should be familiar, and pictures of tar files, such as photographs,
+which should be unfamiliar to a bundle trained on pictograms.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def main() -> None:
     args = parser.parse_args()
     clip = EdgeCLIP.load(args.bundle, precision=args.precision)
     if clip.familiarity is None:
-        raise SystemExit(f"{args.bundle} has no familiarity: export it from its run")
+        raise SystemExit(f"{args.bundle} has no familiarity data; export the bundle from its run")
     sources: list[tuple[str, Sequence[ImageInput]]] = [
         (name, evaluation_set(name).images) for name in SETS
     ]
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def unfamiliar(clip: EdgeCLIP, pictures: Sequence[ImageInput]) -> float:
-    """Return the share of pictures that the bundle does not know."""
+    """Return the share of pictures that are unfamiliar to the bundle."""
     answers = (clip.classify(picture, LABELS) for picture in pictures)
     return sum(answer.familiar is False for answer in answers) / len(pictures)
 

@@ -1,9 +1,9 @@
-"""Worth of inheritance in today's families: inherited students against random ones, equal steps.
+"""What inheritance is worth in today's families: inherited against random weights, equal steps.
 
-For each kind of tower a small teacher is trained on the starter kit (it learns from the starter
-teacher, from random weights); then students with half of its blocks learn from it for a few steps,
-with inherited and with random weights. Recall is that of Twemoji, a style that no run trains on.
-Finished runs are kept: the same command goes on after an interruption.
+For each kind of tower, a small teacher with random weights learns from the starter teacher on the
+starter kit; then students with half of its blocks learn from it for a few steps, with inherited and
+with random weights. Recall is measured on Twemoji, a style not used in training. Finished runs are
+kept, so that the same command continues after an interruption.
 
     python benchmarks/family_worth.py --out benchmarks/results/family-worth.json
 """
@@ -52,7 +52,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 
 def halved(family: dict[str, Any]) -> dict[str, Any]:
-    """Return a family's configuration with half as many blocks in each tower, or stage of one."""
+    """Return a family's configuration with half as many blocks in each tower or stage."""
 
     def half(layers: int | list[int]) -> int | list[int]:
         return [each // 2 for each in layers] if isinstance(layers, list) else layers // 2
@@ -76,7 +76,7 @@ def train(
 def main() -> None:
     parser = runs_parser(__doc__, "runs/family-worth", steps=200)
     parser.add_argument("--teacher-steps", type=int, default=800)
-    parser.add_argument("--families", type=int, nargs="+", help="their numbers, from 0; else all")
+    parser.add_argument("--families", type=int, nargs="+", help="numbers from 0; default: all")
     arguments = parser.parse_args()
 
     steps = {"teacher steps": arguments.teacher_steps, "steps": arguments.steps}

@@ -1,9 +1,9 @@
-"""What helps files of few bits: rounding by calibration, compensation of channels, token tables.
+"""What improves files of few bits: calibrated rounding, channel compensation, token tables.
 
 Every form of a student's two towers is compared with its fp32 file on held-out pairs: those of
-starter:val, and names of starter:train that no calibration has seen (the student has). Forms that
-calibrate do so on three samples of 512 other names; others are measured once, and so is
-onnxruntime's GPTQ.
+starter:val, and names of starter:train that are not used for calibration (though the student was
+trained on them). Forms with calibration use three samples of 512 other names; onnxruntime's GPTQ
+and forms without calibration are measured once.
 
     python benchmarks/fewer_bits.py runs/quickstart --out benchmarks/results/fewer-bits.json
 """
@@ -25,18 +25,18 @@ import numpy as np
 from fewer_bits_forms import FORMS, ONCE, Towers, apply_channel_compensation
 from machine import machine_facts
 
-COMPENSATED = " + channels"  # after the name of a form
+COMPENSATED = " + channels"  # suffix of a form's name
 BATCH = 32
 
 
 class Pairs:
-    """Inputs of both towers, of which rows can be selected."""
+    """Inputs of both towers, from which rows can be selected."""
 
     def __init__(self, pixels: np.ndarray, ids: np.ndarray, eot: int) -> None:
         self.pixels, self.ids, self._eot = pixels, ids, eot
 
     def select(self, rows: np.ndarray) -> Pairs:
-        """Return these pairs alone."""
+        """Return only these pairs."""
         return Pairs(self.pixels[rows], self.ids[rows], self._eot)
 
     def batches(self, tower: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -78,7 +78,7 @@ def embeddings(path: Path, tower: str, pairs: Pairs) -> np.ndarray:
 
 
 def compared(reference: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> dict[str, float]:
-    """Return points of recall@1 lost, their standard error, equal first hits, and cosines."""
+    """Return lost points of recall@1, their standard error, share of equal first hits, cosines."""
     first = (reference["text"] @ reference["image"].T).argmax(axis=1)
     now = (other["text"] @ other["image"].T).argmax(axis=1)
     right = np.arange(len(first))
@@ -93,7 +93,7 @@ def compared(reference: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> 
 
 
 def starter_pairs(clip: Any) -> tuple[Pairs, Pairs]:  # noqa: ANN401
-    """Return the pairs of starter:val, and one of each name of starter:train."""
+    """Return the pairs of starter:val, and one pair for each name of starter:train."""
     from tinyclip_edge.evaluation import evaluation_set
     from tinyclip_edge.starter import kit_path
     from tinyclip_edge.starter.kit import read_split
@@ -136,7 +136,7 @@ def compare_forms(
     pairs: tuple[Pairs, Pairs],
     write: Callable[[dict[str, Any]], None],
 ) -> None:
-    """Measure all forms with all seeds; `write` gets the rows after each."""
+    """Measure all forms with all seeds; `write` is called with the rows after each one."""
     held_out, training = pairs
     order = np.random.default_rng(0).permutation(len(training.ids))
     others, rest = order[: arguments.others], order[arguments.others :]
@@ -169,7 +169,7 @@ def main() -> None:
     parser.add_argument("--only", action="append", help="a form; repeat for several")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--calibration", type=int, default=512)
-    parser.add_argument("--others", type=int, default=1000, help="names of the training to compare")
+    parser.add_argument("--others", type=int, default=1000, help="starter:train names to compare")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     logging.disable(logging.INFO)

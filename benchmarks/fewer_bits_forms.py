@@ -33,7 +33,7 @@ class Towers:
 def ours(
     rounding: str, table: str, *, table_rounding: str = ""
 ) -> Callable[[Towers, str, Any, Path], None]:
-    """Return a form of this package's q4; `table_rounding`: of the token table, if it differs."""
+    """Return a form of this package's q4; `table_rounding` is the token table's, if it differs."""
 
     def write(towers: Towers, tower: str, calibration: Any, target: Path) -> None:  # noqa: ANN401
         from dataclasses import replace
@@ -58,9 +58,9 @@ def ours(
 
 
 def onnxruntimes(algorithm: str) -> Callable[[Towers, str, Any, Path], None]:
-    """Return a form by an algorithm of onnxruntime's MatMulNBitsQuantizer, our 4-bit token table.
+    """Return a form by an algorithm of onnxruntime's MatMulNBitsQuantizer, with our 4-bit table.
 
-    Its HQQ and k_quant need no calibration.
+    HQQ and k_quant need no calibration.
     """
 
     def write(towers: Towers, tower: str, calibration: Any, target: Path) -> None:  # noqa: ANN401
@@ -115,7 +115,7 @@ FORMS: dict[str, Callable[[Towers, str, Any, Path], None]] = {
     "q4 nearest, 3-bit table": ours("nearest", "3 bit"),
     "static int8": static,
 }
-# Forms without calibration, and those that are known to be worse.
+# Measured once: forms without calibration, and those known to be worse.
 ONCE = (
     "q4 nearest",
     "q4 nearest, 8-bit table",
@@ -127,9 +127,9 @@ ONCE = (
 
 
 def channel_affine(given: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return scale and offset of each channel by least squares, for values ``[N, C]``.
+    """Return each channel's scale and offset by least squares, for values ``[N, C]``.
 
-    A channel that does not vary gets the scale 1.
+    A channel that does not vary has the scale 1.
     """
     centre, aim = given.mean(axis=0), wanted.mean(axis=0)
     spread = np.square(given - centre).sum(axis=0)
@@ -141,7 +141,7 @@ def channel_affine(given: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, n
 def apply_channel_compensation(source: Path, target: Path, calibration: Any, tower: str) -> None:  # noqa: ANN401
     """Fit each biased product of a quantized file to the float file's, in the order of the graph.
 
-    Scales of weights and biases take the result up, so that the graph stays as it is.
+    The result is absorbed into weight scales and biases, so the graph is unchanged.
     """
     import onnx
     from onnx import numpy_helper

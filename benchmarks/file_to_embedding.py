@@ -1,12 +1,12 @@
 """From picture file to embedding: tinyclip-edge beside fastembed, rclip, open_clip and others.
 
-One process a contender, with the model loaded, in an environment of its own; they take turns at one
-photo of 12 megapixels, then at a folder of them, so that all meet the same load. The models are of
-the same 8M class with random weights, which do for time: ours in int8 and fp32, the others' as
-their programs run them, in fp32. rclip's has 256 pixels. Photos are ImageNet's enlarged, with grain
-of a fixed seed so that the files have a camera's bytes (about 3 MB). sentence-transformers has no
-ONNX form of CLIP: it runs in PyTorch. Then the bound of the mode "fast": its pixels and embeddings
-against the exact ones.
+Each contender has its own process, with the model loaded, and its own environment. They take turns
+with one photo of 12 megapixels, then with a folder of photos, so that all meet the same load. The
+models are of the same 8M class; their weights are random, which suffices for times. Ours run in
+int8 and fp32, the others, like their programs, in fp32. rclip's model has 256 pixels. Photos are
+enlarged from ImageNet, with grain of a fixed seed so that the files are as large as a camera's
+(about 3 MB). sentence-transformers has no ONNX form of CLIP and runs in PyTorch. Finally, the bound
+of the mode "fast" is measured: its pixels and embeddings against the exact ones.
 
     python benchmarks/file_to_embedding.py --data ../shared/data --work /tmp/peers \\
         --out benchmarks/results/file-to-embedding.json
@@ -101,7 +101,7 @@ model = SentenceTransformer(sys.argv[1] + "/sentence-transformers", device="cpu"
 def encode(paths):
     return model.encode([Image.open(path) for path in paths], show_progress_bar=False)
 """
-# Contender: its package, its program.
+# Contender: package, program.
 CONTENDERS = {
     "tinyclip-edge int8, fast": (".", OURS.format(precision="int8", decode="fast")),
     "tinyclip-edge int8, exact": (".", OURS.format(precision="int8", decode="exact")),
@@ -145,7 +145,7 @@ class Contender:
         return figures
 
     def close(self) -> float:
-        """End the process; return its peak of memory in MB."""
+        """End the process; return its peak memory in MB."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
         self.process.communicate()
@@ -157,12 +157,12 @@ def venv_of(name: str, work: Path) -> Path:
 
 
 def write_photos(data: Path, folder: Path, count: int) -> None:
-    """Write enlarged photos with grain unless they are there."""
+    """Write enlarged photos with grain unless they exist."""
     folder.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(0)
     for number, content in enumerate(pictures(data / "imagenet-1k-sample.tar", count)):
         path = folder / f"{number:05d}.jpg"
-        grain = noise.integers(0, CAMERA[1] * CAMERA[0])  # where the grain of a picture begins
+        grain = noise.integers(0, CAMERA[1] * CAMERA[0])  # offset of a picture's grain
         if path.exists():
             continue
         with Image.open(io.BytesIO(content)) as image:
@@ -179,7 +179,7 @@ def _grain() -> NDArray[np.float32]:
 
 
 def write_models_of_all(models: Path) -> None:
-    """Write the models of rclip, fastembed and open_clip, and that of sentence-transformers."""
+    """Write the models of rclip, fastembed, open_clip and sentence-transformers."""
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizerFast
 
     write_peer_models(models)
@@ -224,7 +224,7 @@ def bound(paths: list[str], bundle: Path) -> dict[str, float]:
 
 
 def compare(contenders: list[Contender], paths: list[str], rounds: int) -> dict[str, Any]:
-    """Return least and median times of each contender for some photos, a photo."""
+    """Return each contender's least and median time per photo."""
     runs: dict[str, list[dict[str, float]]] = {each.name: [] for each in contenders}
     for turn in range(rounds + 1):
         for each in contenders:
@@ -246,8 +246,8 @@ def compare(contenders: list[Contender], paths: list[str], rounds: int) -> dict[
 
 def main() -> None:
     parser = peers_parser(__doc__, "models, photos, environments")
-    parser.add_argument("--rounds", type=int, default=20, help="of one photo")
-    parser.add_argument("--folder-rounds", type=int, default=2, help="of the folder")
+    parser.add_argument("--rounds", type=int, default=20, help="rounds of one photo")
+    parser.add_argument("--folder-rounds", type=int, default=2, help="rounds of the folder")
     parser.add_argument("--only", nargs="*", default=list(CONTENDERS), choices=list(CONTENDERS))
     options = parser.parse_args()
     work = options.work.absolute()

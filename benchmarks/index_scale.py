@@ -1,13 +1,13 @@
 """Approximate search of a large index: time to build, recall, time of a search, memory.
 
-Vectors have the shape of CLIP embeddings of photographs: a common mean (two pictures at random have
-a cosine of about 0.5), topics of 250 pictures on average, whose sizes fall off with their rank, and
-variances that fall off over the dimensions, in a random rotation. They are made in blocks from
-seeds, rounded to int8 and written to a file, which a second run uses again. Queries are not in the
-index: pictures of the same topics, and texts, which lie in a direction away from all pictures and
-point to a topic.
+Vectors are distributed like CLIP embeddings of photographs: a common mean (two random pictures have
+a cosine of about 0.5), topics of 250 pictures on average, whose sizes decrease with their rank, and
+variances that decrease over the dimensions, in a random rotation. They are generated in blocks from
+seeds, rounded to int8 and written to a file that a second run reuses. Queries are not in the index:
+pictures of the same topics, and texts, which lie in a direction away from all pictures but lean
+towards a topic.
 
-The graph is built in one process and searched in a second one, which maps the saved file.
+The graph is built in one process and searched in another, which maps the saved file into memory.
 
     python benchmarks/index_scale.py --vectors 200000 --out benchmarks/results/index-scale.json
 """
@@ -32,10 +32,10 @@ from tinyclip_edge.runtime import graph
 from tinyclip_edge.runtime.protocol import Features
 from tinyclip_edge.runtime.vectors import int8_codes, nearest_rows, unit
 
-BLOCK = 1 << 16  # vectors that are made at a time
-TOPIC = 250  # vectors a topic, on average
+BLOCK = 1 << 16  # vectors that are generated at a time
+TOPIC = 250  # mean number of vectors per topic
 QUERIES = 1000  # of each kind
-JUDGED = 200  # of those, which are compared with exact search
+JUDGED = 200  # queries of each kind that are compared with exact search
 K = 10
 ROUNDING = 1e-6
 
@@ -56,14 +56,14 @@ class Pictures:
         self.ends = np.cumsum(sizes / sizes.sum())
 
     def pictures(self, generator: np.random.Generator, count: int) -> Features:
-        """Mean, topic and own part have half, 0.3 and 0.2 of the squared length."""
+        """Return pictures: mean, topic and own part are 0.5, 0.3 and 0.2 of the squared length."""
         topics = np.searchsorted(self.ends, generator.random(count)).clip(max=len(self.topics) - 1)
         own = generator.standard_normal((count, len(self.within)), np.float32) * self.within
         turned = (0.3**0.5 * self.topics[topics] + 0.2**0.5 * own) @ self.rotation
         return unit(turned + 0.5**0.5 * self.mean)
 
     def texts(self, generator: np.random.Generator, count: int) -> Features:
-        """A text is less sure of its topic than a picture."""
+        """Return texts, whose topic has a smaller share of the length than a picture's."""
         topics = generator.integers(len(self.topics), size=count)
         own = generator.standard_normal((count, len(self.within)), np.float32) * self.within
         turned = (0.2**0.5 * self.topics[topics] + 0.1**0.5 * own) @ self.rotation
@@ -71,7 +71,7 @@ class Pictures:
 
 
 def stored(vectors: int, width: int, work: Path) -> tuple[npt.NDArray[np.int8], Features]:
-    """Return int8 ``[N, D]`` in a file, and their scales; blocks that are there are kept."""
+    """Return int8 ``[N, D]`` in a file, and their scales; existing blocks are kept."""
     codes_path, scales_path = work / f"codes-{vectors}.npy", work / f"scales-{vectors}.npy"
     done_path = work / f"done-{vectors}"
     mode = "r+" if done_path.exists() else "w+"
@@ -131,13 +131,13 @@ def build(vectors: int, width: int, threads: int, work: Path) -> dict[str, Any]:
 
 
 def memory(name: str) -> int:
-    """Return bytes of this process: VmHWM, its peak, or RssAnon, what is no page of a file."""
+    """Return this process's memory in bytes: VmHWM (peak) or RssAnon (without pages of files)."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
 def searched(path: Path, vectors: int, width: int) -> dict[str, Any]:
-    """Search a saved index that is mapped into memory."""
+    """Search a saved index mapped into memory; return times, recall and memory."""
     started = time.perf_counter()
     index = ImageIndex.load(path, mmap=True)
     opened = time.perf_counter()
@@ -211,7 +211,7 @@ def main() -> None:
     parser.add_argument("--dimensions", type=int, default=256)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--work", type=Path, default=Path("runs/index-scale"))
-    parser.add_argument("--out", type=Path, required=True, help="runs of other sizes stay in it")
+    parser.add_argument("--out", type=Path, required=True, help="keeps its runs of other sizes")
     parser.add_argument("--search-only", type=Path, metavar="INDEX", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     vectors, width = arguments.vectors, arguments.dimensions

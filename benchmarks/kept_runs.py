@@ -24,7 +24,7 @@ def runs_parser(
     steps: int | None = None,
     seeds: Sequence[int] = (0, 1, 2),
 ) -> argparse.ArgumentParser:
-    """Return the options of a benchmark of runs: seeds, threads, folders, and ``steps`` if any."""
+    """Return the options of a benchmark of runs: seeds, threads, folders, and any ``steps``."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -38,7 +38,7 @@ def runs_parser(
 
 
 def check_settings(work: Path, settings: dict[str, Any]) -> None:
-    """Store the settings shared by the runs of a folder; exit when it has runs of other ones."""
+    """Store the settings shared by the runs of a folder; exit if it has runs with others."""
     path = work / "settings.json"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ def check_settings(work: Path, settings: dict[str, Any]) -> None:
         differing = {key for key in settings.keys() | stored.keys()
                      if settings.get(key) != stored.get(key)}  # fmt: skip
         values = ", ".join(f"{key} {stored.get(key)}" for key in sorted(differing))
-        raise SystemExit(f"{work} holds runs of {values}; give them again or another --work")
+        raise SystemExit(f"{work} has runs with {values}; use the same or another --work")
 
 
 def cached_run(
@@ -104,14 +104,14 @@ def evaluated_at_end(steps: int, seed: int, val: str) -> list[str]:
 
 
 def mean_recalls(metrics: dict[str, float]) -> dict[str, float]:
-    """Mean of both directions, in percent."""
+    """Return mean recalls of both directions in percent."""
     return {
         f"r{k}": round(50 * (metrics[f"t2i_r{k}"] + metrics[f"i2t_r{k}"]), 3) for k in (1, 5)
     } | {"t2i_r1": round(100 * metrics["t2i_r1"], 3), "top1_100": 100 * metrics["zero_shot_100"]}
 
 
 def teacher_hash(model: str | None = None) -> str:
-    """Return a short hash of the weights of a teacher, by default the recipe's."""
+    """Return a short hash of a teacher's weights, by default the recipe's teacher."""
     from tinyclip_edge.config import load_config
     from tinyclip_edge.models import load_clip, weights_hash
 
@@ -121,7 +121,7 @@ def teacher_hash(model: str | None = None) -> str:
 
 
 def twemoji_shard(folder: Path) -> Path:
-    """Write the Twemoji pictures of the held-out style, one per concept, as a separate shard."""
+    """Write the pictures of the held-out style Twemoji, one per concept, as a separate shard."""
 
     def canonical(about: dict[str, Any]) -> bool:
         return bool(about["kind"] == "emoji" and about["canonical"])
@@ -134,7 +134,7 @@ def kit_shard(
 ) -> tuple[Path, list[str]]:
     """Write the pictures of a split with their names as a shard, unless it exists; return both.
 
-    ``wanted`` judges a picture by its metadata.
+    ``wanted`` selects pictures by their metadata.
     """
     from tinyclip_edge.starter import kit_path
     from tinyclip_edge.starter.kit import read_split
@@ -155,13 +155,13 @@ def kit_shard(
 
 
 def finished_student(work: Path, run: str) -> Path:
-    """Return the student's folder of a run's last attempt."""
+    """Return the student's folder of the last attempt at a run."""
     folders = [work / run / "student", *work.glob(f"{run}~*/student")]
     return max(filter(Path.exists, folders), key=lambda each: each.stat().st_mtime)
 
 
 def validated(student: Path, val: str) -> tuple[Validation, tuple[Tensor, Tensor]]:
-    """Return pairs and the student's features ``[N, D]`` of their pictures and names."""
+    """Return the pairs, and the student's features ``[N, D]`` of their pictures and names."""
     from tinyclip_edge.data import PairMemory, open_source
     from tinyclip_edge.models import load_clip
     from tinyclip_edge.train.tasks.encoders import PairEncoder, pixel_codec

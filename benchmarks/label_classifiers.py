@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tinyclip_edge.runtime.protocol import ImageInput
 
-NO_GATE = 100.0  # points of recall@1 that int8 may lose: here the loss is what is measured
+NO_GATE = 100.0  # points of recall@1 that int8 may lose: the loss is measured here, not limited
 
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """Pictures, the place of each one's label among all labels, and the prompts of a label."""
+    """Pictures, the index of each one's label, all labels, and the templates of prompts."""
 
     images: Sequence[ImageInput]
     targets: Sequence[int]
@@ -24,7 +24,7 @@ class Labelled:
     templates: tuple[str, ...] = ("{}",)
 
     def top1(self, model: str) -> float:
-        """Return zero-shot top-1 of a MODEL in per cent."""
+        """Return a MODEL's zero-shot top-1 in percent."""
         from tinyclip_edge.evaluation import open_embedder, zero_shot
 
         embedder = open_embedder(model)
@@ -33,7 +33,7 @@ class Labelled:
 
 
 def export_classifier(student: Path, bundle: Path, labelled: Labelled, val: str) -> None:
-    """Write a student's bundle with a classifier of the labels, unless it exists."""
+    """Write a student's bundle with a classifier for the labels, unless it exists."""
     from tinyclip_edge.api.exporting import VerificationRequest, export
     from tinyclip_export.settings import Extras
 
@@ -49,7 +49,7 @@ def export_classifier(student: Path, bundle: Path, labelled: Labelled, val: str)
 
 
 def measure_classifier(bundle: Path, labelled: Labelled) -> dict[str, Any]:
-    """Return bytes and milliseconds of a bundle's int8 classifier, and its top-1 in per cent."""
+    """Return bytes, milliseconds and top-1 in percent of a bundle's int8 classifier."""
     import numpy as np
 
     from tinyclip_edge.runtime.classifier import EdgeClassifier

@@ -1,15 +1,14 @@
-"""Options of the loss and of the optimizer on the starter kit: same steps and batches, one change.
+"""Options of loss and optimizer on the starter kit: same steps and batches, one change per arm.
 
-Each arm trains ``starter`` with affinity and feature loss and one option added, from the same
-inherited weights.
-Recall is that of Twemoji, a style that no run trains on; arms of Matryoshka are compared on
-prefixes of the embedding too. A teacher has no bias of its own here, so that arms with a sigmoid
-take the one with which its probabilities of a batch add up to one text a picture. Finished runs are
-kept: the same command goes on after an interruption.
+Each arm trains ``starter`` from the same inherited weights with affinity and feature loss and one
+added option. Recall is measured on Twemoji, a style not used in training; Matryoshka arms are also
+compared on prefixes of the embedding. The teacher has no bias of its own, so arms with a sigmoid
+use the bias with which its probabilities in a batch add up to one text per picture. Finished runs
+are kept, so that the same command continues after an interruption.
 
     python benchmarks/loss_options.py --out benchmarks/results/loss-options.json
 
-``--second-teacher MODEL`` adds arms of two teachers, such as an earlier student of another loss.
+``--second-teacher MODEL``, such as an earlier student of another loss, adds arms with two teachers.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ def two_teachers(second: str) -> dict[str, list[str]]:
         ensemble = f"teacher.ensemble=[{json.dumps(member)}]"
         return [UNLABELLED, ensemble, f"loss.affinity_mean={mean}", "loss.feature=0"]
 
-    # Joined features are wider than the student's, so that a feature term would train a projector.
+    # Joined features are wider than the student's, so a feature term would train a projector.
     return {
         "one teacher, affinity alone": [UNLABELLED, "loss.feature=0"],
         "two teachers, logits": arm(1.0, "logits"),
@@ -68,7 +67,7 @@ def two_teachers(second: str) -> dict[str, list[str]]:
 
 
 def balanced_bias(batch: int) -> float:
-    """Return the bias with which the teacher's sigmoids of a batch add up to one a row."""
+    """Return the bias with which the teacher's sigmoids in a batch add up to one per row."""
     import torch
 
     from tinyclip_edge.config import load_config
@@ -138,7 +137,7 @@ def main() -> None:
     arms = ARMS if second is None else ARMS | two_teachers(second)
     chosen = arguments.arms or list(arms)
     if unknown := set(chosen) - set(arms):
-        parser.error(f"no arm {', '.join(sorted(unknown))}; there are: {'; '.join(arms)}")
+        parser.error(f"unknown arm {', '.join(sorted(unknown))}; choose from: {'; '.join(arms)}")
     arguments.arms = {name: arms[name] for name in arms if name in {BASELINE, *chosen}}
 
     batch = 128

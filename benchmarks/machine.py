@@ -1,4 +1,4 @@
-"""Facts about the machine and libraries that latencies depend on."""
+"""Facts about the machine and the libraries that determine latencies."""
 
 from __future__ import annotations
 

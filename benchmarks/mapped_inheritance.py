@@ -1,10 +1,10 @@
 """Does it pay to learn what is inherited? `mapped` against `importance`, at equal steps.
 
-Students of the starter teacher with about 15 and 5 % of its encoder parameters, trained as
-``starter-15`` is shipped, from the same selected weights: in the arm ``mapped`` the first
-``--map-share`` of the steps change the mapping from the teacher's weights, the others its result.
-Recall is that of Twemoji, the style nobody trained on. Finished runs are kept: the same command
-goes on after an interruption.
+Students of the starter teacher with about 15 and 5 % of its encoder parameters are trained like
+``starter-15``, from the same selected weights. In the arm ``mapped``, the first ``--map-share`` of
+the steps train the mapping from the teacher's weights, the others the resulting weights. Recall is
+measured on Twemoji, a style not used in training. Finished runs are kept, so that the same command
+continues after an interruption.
 
     python benchmarks/mapped_inheritance.py --out benchmarks/results/mapped-inheritance.json
 """
@@ -63,7 +63,7 @@ def row(records: list[Record], baseline: list[Record]) -> Row:
     steps = sorted(map(int, records[0]["curve"]))
     return {
         "encoder_parameters": records[0]["encoder_parameters"],
-        **gains(records, baseline),  # over importance
+        **gains(records, baseline),  # compared with importance
         "r5_mean": round(statistics.mean(at_end(records, "r5")), 2),
         "r1_mean_by_step": {
             str(step): round(statistics.mean(r["curve"][str(step)]["r1"] for r in records), 2)

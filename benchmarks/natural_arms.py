@@ -2,8 +2,8 @@
 
 Learning rates are tuned on half of the validation pictures, in short runs with a separate seed; all
 other runs are measured on the other half. Several processes share a device: each takes the next
-free run in the order of natural_jobs. Finished runs are not repeated, so that a call with a
-deadline can be continued by another one.
+free run in the order of natural_jobs. Finished runs are not repeated, so another call can continue
+after a deadline.
 
     python benchmarks/natural_arms.py --scale gpu --work runs/natural --workers 5
     python benchmarks/natural_arms.py --scale gpu --still --steps 300 --work runs/still
@@ -44,7 +44,7 @@ TIME_MARGIN = 1.15  # factor on the expected time of a run
 
 
 def accuracies(metrics: dict[str, float]) -> dict[str, float]:
-    """Zero-shot top-1 and top-5 in per cent, and text to image."""
+    """Return zero-shot top-1 and top-5, and text-to-image recall, in percent."""
     return {
         "top1": round(100 * metrics["i2t_r1"], 3),
         "top5": round(100 * metrics["i2t_r5"], 3),
@@ -69,7 +69,7 @@ def tuned_rate(work: Path, arm: str) -> float | None:
 
 
 def selected_jobs(*, still: bool, only: list[str] | None) -> list[Job]:
-    """Return the jobs of a call; with ``only``, those of these arms and of their tuning."""
+    """Return the jobs of a call; with ``only``, those of these arms and their tuning runs."""
     if only is None:
         return still_jobs() if still else all_jobs()
     jobs = [job for job in still_jobs() + all_jobs() if job.arm in only]
@@ -143,7 +143,7 @@ class Worker:
             time.sleep(0.2)
 
     def _warm_up(self) -> None:
-        """Import and decode while data are written and the teacher is trained."""
+        """Import and decode while the data is written and the teacher is trained."""
         import torch
 
         from natural_teacher import new_clip
@@ -203,7 +203,7 @@ class Worker:
         began = time.monotonic()
         try:
             cached_run(config, folder, about, accuracies)
-        except Exception:  # other arms continue; the lock stays, so that it is not retried
+        except Exception:  # other arms continue; the lock stays, so the job is not retried
             traceback.print_exc()
             self._failed(job).mkdir()
             return
@@ -236,16 +236,16 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--scale", choices=PROFILES, default="smoke")
     parser.add_argument("--workers", type=int, default=1, help="processes that share the device")
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
-    parser.add_argument("--only", nargs="+", choices=ARMS | STILL_ARMS, help="these arms alone")
+    parser.add_argument("--only", nargs="+", choices=ARMS | STILL_ARMS, help="only these arms")
     parser.add_argument(
-        "--still", action="store_true", help="no augmentation; its own arms unless --only says so"
+        "--still", action="store_true", help="no augmentation; other arms by default, see --only"
     )
-    parser.add_argument("--steps", type=int, help="of an arm, where the scale's are too many")
-    parser.add_argument("--tuning-steps", type=int, help="of a run for a rate; half of --steps")
+    parser.add_argument("--steps", type=int, help="steps of an arm, instead of the scale's")
+    parser.add_argument("--tuning-steps", type=int, help="steps of a tuning run; half of --steps")
     parser.add_argument("--eval-every", type=int, help="steps between evaluations")
-    parser.add_argument("--threads", type=int, default=2, help="of a process")
+    parser.add_argument("--threads", type=int, default=2, help="threads per process")
     parser.add_argument(
-        "--seconds", type=float, default=1e6, help="begin nothing that takes longer"
+        "--seconds", type=float, default=1e6, help="start no run that would take longer"
     )
     return parser
 
@@ -266,7 +266,7 @@ def main() -> None:
         },
     )
     arms = arguments.work / "arms"
-    for marker in (*arms.glob("*.lock"), *arms.glob("*.failed")):  # of a call that was ended
+    for marker in (*arms.glob("*.lock"), *arms.glob("*.failed")):  # left by a call that was ended
         marker.rmdir()
     deadline = time.time() + arguments.seconds
     context = multiprocessing.get_context("spawn")

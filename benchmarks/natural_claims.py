@@ -1,4 +1,4 @@
-"""Results of the natural-image arms on the paper's claims: a table, a plot, all curves.
+"""Results of the natural-image arms for the paper's claims: a table, a plot, all curves.
 
 python benchmarks/natural_claims.py --work runs/natural --out benchmarks/results/natural
 """
@@ -38,7 +38,7 @@ TITLES = {
 }
 COLOURS = ("#0f766e", "#2563eb", "#b45309", "#64748b", "#7c3aed", "#be123c", "#0891b2", "#65a30d",
            "#c026d3", "#78716c")  # fmt: skip
-SCRATCH = {"scratch", "still-random-contrastive"}  # a folder has one of them
+SCRATCH = {"scratch", "still-random-contrastive"}  # a folder has one of the two
 
 
 def read_runs(work: Path) -> tuple[dict[str, list[dict[str, Any]]], dict[str, dict[str, float]]]:
@@ -127,7 +127,7 @@ def plot(summary: dict[str, Any], path: Path) -> None:
     axes.axhline(teacher, color="#111827", lw=1, ls="--", label="teacher")
     axes.set(xlabel="step (200 pairs each)", ylabel="zero-shot top-1, %", ylim=(0, None))
     axes.set_title(
-        "Tiny-ImageNet, 200 classes, pictures nobody trained on or chose by", fontsize=10
+        "Tiny-ImageNet, 200 classes, pictures not used for training or tuning", fontsize=10
     )
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
@@ -142,8 +142,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--work", type=Path, default=Path("runs/natural"))
-    parser.add_argument("--machine", default="", help="what the runs ran on, for the record")
-    parser.add_argument("--out", type=Path, required=True, help="gets .json and .png")
+    parser.add_argument("--machine", default="", help="machine of the runs, for the record")
+    parser.add_argument("--out", type=Path, required=True, help="written as .json and .png")
     arguments = parser.parse_args()
     summary = {"machine": arguments.machine, **summarise(arguments.work)}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
-"""Tiny-ImageNet as image-caption shards, its validation half for choosing and half for reporting.
+"""Tiny-ImageNet as image-caption shards; half of its validation is for tuning, half for reporting.
 
-``--data`` is the folder with ``train-00.tar``, ``val.tar`` (images in one folder a class) and
-``classes.tsv`` (folder, tab, names separated by commas). A class has several names and a picture
-the caption of any of them in any template.
+``--data`` is the folder with ``train-00.tar``, ``val.tar`` (images in one folder per class) and
+``classes.tsv`` (folder, tab, names separated by commas). A class has several names, and captions of
+a picture use any of them in any template.
 
     python benchmarks/natural_data.py --data tiny-imagenet-200 --out runs/natural/data
 """
@@ -35,12 +35,12 @@ TEMPLATES = (
     "{}",
 )
 PROMPT = TEMPLATES[0]  # the one prompt of zero-shot classification
-NAMES = 4  # of a class, at most
+NAMES = 4  # maximum per class
 CHOOSE, REPORT = "choose", "report"
 
 
 def class_names(data: Path, limit: int | None = None) -> dict[str, list[str]]:
-    """Return the names, commonest first, of each class folder; of the first ``limit`` classes."""
+    """Return the names, commonest first, of each of the first ``limit`` class folders."""
     names = {}
     for line in (data / "classes.tsv").read_text(encoding="utf-8").splitlines()[:limit]:
         folder, _, text = line.partition("\t")
@@ -55,7 +55,7 @@ def captions(names: list[str]) -> list[str]:
 def pictures(
     path: Path, classes: list[str], limit: int | None = None
 ) -> Iterator[tuple[str, str, bytes]]:
-    """Yield class, name and JPEG bytes; at most ``limit`` pictures of a class."""
+    """Yield class, name and JPEG bytes of at most ``limit`` pictures per class."""
     counts: dict[str, int] = defaultdict(int)
     included = set(classes)
     with tarfile.open(path) as tar:
@@ -71,7 +71,7 @@ def pictures(
 def val_half(
     data: Path, classes: list[str], part: str, limit: int | None = None
 ) -> Iterator[tuple[str, str, bytes]]:
-    """Yield every second validation picture of a class: the even ones to choose by."""
+    """Yield every second validation picture of each class: the even ones are for tuning."""
     counts: dict[str, int] = defaultdict(int)
     for folder, key, jpeg in pictures(data / "val.tar", classes, limit):
         if counts[folder] % 2 == (CHOOSE, REPORT).index(part):
@@ -80,7 +80,7 @@ def val_half(
 
 
 def write_data(data: Path, out: Path, *, classes: int = 200, limit: int | None = None) -> None:
-    """Write shards for training and both halves of validation, once; and the halves as classes."""
+    """Write shards of training and of both validation halves, once, and the halves by class."""
     if (out / "done").exists():
         return
     out.mkdir(parents=True, exist_ok=True)

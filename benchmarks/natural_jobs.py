@@ -10,13 +10,13 @@ from natural_profiles import COLOUR, FLIP, STUDENT_CROP, Profile
 SEEDS = (0, 1, 2)
 TUNING_SEED = 1000
 INHERITED, RANDOM = (1e-4, 2.5e-4, 5e-4), (2.5e-4, 5e-4, 1e-3)  # three rates for every tuned arm
-SMALL = (5e-4, 1e-3, 2e-3)  # the 8.9 % student takes higher ones
+SMALL = (5e-4, 1e-3, 2e-3)  # higher rates for the 8.9 % student
 STILL_RATES = (5e-4, 1e-3)  # for arms without augmentation
 LONG = 3  # times the steps
 
 AFFINITY = {"affinity": 1.0}
 CONTRASTIVE = {"affinity": 0.0, "contrastive": 1.0, "student_logit_scale": "learned"}
-RECIPE = {"affinity": 1.0, "feature": 1000.0}  # that of the shipped starter runs
+RECIPE = {"affinity": 1.0, "feature": 1000.0}  # as in the shipped starter runs
 FEATURE = {"affinity": 0.0, "feature": 1000.0}
 MIXED = {"affinity": 1.0, "contrastive": 1.0}
 
@@ -28,7 +28,7 @@ class Arm:
     shape: str  # of the profile: half, tiny, wide, teacher, stages, masks
     plan: str | None  # of inheritance; None: random weights
     loss: dict[str, Any]
-    rate_of: str = ""  # the arm whose tuned rate it takes; its own where empty
+    rate_of: str = ""  # the arm whose tuned rate it uses; empty: its own
     long: bool = False
 
     @property
@@ -69,7 +69,7 @@ STILL_ARMS = {
     "still-random-contrastive": Arm("tiny", None, CONTRASTIVE),
     "still-published": Arm("tiny", "published", AFFINITY, "still-affinity"),
     "still-evenly": Arm("tiny", "evenly", AFFINITY, "still-affinity"),
-}  # pictures as they are, so that the teacher sees each once: what two CPU cores can afford
+}  # no augmentation, so that the teacher sees each picture once: two CPU cores can afford that
 TUNED = [name for name, arm in ARMS.items() if not arm.rate_of]
 MAIN = ["both", "scratch", "tiny", "full-scratch", "affinity", "inherited"]
 ONCE = ["masks", "three-stages", "one-stage", "recipe"]
@@ -99,7 +99,7 @@ def arm_of(job: Job) -> Arm:
 
 
 def rate_arm(arm: str) -> str:
-    """Return the arm whose tuning runs an arm's learning rate comes from."""
+    """Return the arm whose tuning runs determine an arm's learning rate."""
     return (ARMS | STILL_ARMS)[arm].rate_of or arm
 
 
@@ -132,7 +132,7 @@ def steps_of(job: Job, profile: Profile) -> int:
 def run_config(job: Job, profile: Profile, lr: float, places: dict[str, str]) -> dict[str, Any]:
     """Return the run configuration; ``places`` has teacher, train, val, precision and eval_every.
 
-    With a place for the teacher's features (``cache``) pictures are not augmented.
+    With a place for the teacher's features (``cache``), pictures are not augmented.
     """
     arm, steps = arm_of(job), steps_of(job, profile)
     config: dict[str, Any] = {

@@ -28,7 +28,7 @@ def main() -> None:
     )
     parser.add_argument("--student", required=True)
     parser.add_argument("--bundle", type=Path, required=True)
-    parser.add_argument("--images", required=True, help="folder or tar, one folder a class")
+    parser.add_argument("--images", required=True, help="folder or tar, one folder per class")
     parser.add_argument("--limit", type=int)
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--out", type=Path, required=True)

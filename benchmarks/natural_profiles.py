@@ -12,12 +12,12 @@ FLIP, COLOUR = 0.5, 0.4
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Teacher, students cut out of it, and lengths. An epoch is every training picture once."""
+    """Teacher, the students cut from it, and lengths. An epoch has every training picture once."""
 
     teacher: dict[str, Any]  # open_clip model_cfg
     half: dict[str, Any]  # half of the teacher's encoder parameters
     tiny: dict[str, Any]  # 8.9 % of them
-    wide: dict[str, Any]  # half, as published shapes are: narrower, all image layers
+    wide: dict[str, Any]  # half, shaped as published: narrower, with all image layers
     stages: tuple[dict[str, Any], ...]  # a quarter in three steps
     keep: float  # of the prunable parameters, for masks that end at the size of half
     epochs: int  # of the teacher
@@ -26,7 +26,7 @@ class Profile:
     tuning_steps: int
     batch: int  # of an arm: pictures of distinct classes
     classes: int = 200
-    most: int | None = None  # pictures of a class
+    most: int | None = None  # maximum number of pictures per class
 
 
 def clip(vision: tuple[int, int, float], text: tuple[int, float]) -> dict[str, Any]:

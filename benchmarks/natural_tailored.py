@@ -1,11 +1,12 @@
 """Tailored classifiers of natural images: 20 classes of Tiny-ImageNet as a folder without labels.
 
-A teacher learns all classes (benchmarks/natural_teacher.py, its time a share of ``--minutes``), and
-a general student of about half its encoders all of them from it, with captions. Then `tailor` gets
-the training pictures of the first classes, neighbours in WordNet, under numbers, their names, and
-budgets in megabytes. Measured on the validation pictures of these classes, which nothing was
-trained on or chosen by. Each finished part is kept: the same command goes on after an interruption,
-within a tailoring too, but not within the teacher.
+A teacher learns all classes (benchmarks/natural_teacher.py, for a share of ``--minutes``). From it,
+a general student with about half of its encoder parameters learns all classes, with captions. Then
+`tailor` receives the training pictures of the first classes, which are neighbours in WordNet, as
+numbered files, with the names of these classes and a budget in megabytes. Classifiers are measured
+on the validation pictures of these classes, which are not used for training or tuning. Finished
+parts are kept, so that the same command continues after an interruption, even within a tailoring,
+but not within the teacher's training.
 
     python benchmarks/natural_tailored.py --data tiny-imagenet-200 --scale cpu --minutes 65 \\
         --out benchmarks/results/natural-tailored.json
@@ -30,20 +31,20 @@ from natural_data import REPORT, TEMPLATES, class_names, pictures, write_data
 from natural_jobs import Job, run_config
 from natural_profiles import PROFILES
 
-TEACHER_SHARE = 0.7  # of the minutes, the rest for all tailorings; exports come on top
+TEACHER_SHARE = 0.7  # of the minutes; the rest is for all tailorings, without exports
 GENERAL, GENERAL_LR = "recipe", 5e-4  # half of the encoders, affinity and feature loss
 CLASSES = 20
 TRAIN, VAL = "train-00.tar", "val.tar"  # of the data set
 
 
 def domain_names(data: Path, scale: str) -> dict[str, str]:
-    """Return the first name of each class folder of the domain, at most half of the scale's."""
+    """Return the first name of each class folder of the domain: at most half of the scale's."""
     count = min(CLASSES, PROFILES[scale].classes // 2)
     return {folder: names[0] for folder, names in class_names(data, count).items()}
 
 
 def write_folder(data: Path, scale: str, folder: Path, labels: Path) -> int:
-    """Write the domain's training pictures under numbers, once, and its labels; count them."""
+    """Write the domain's training pictures, numbered, once, and its labels; count the pictures."""
     names = domain_names(data, scale)
     if not folder.exists():
         part = folder.with_suffix(".part")
@@ -70,7 +71,7 @@ def held_out(data: Path, scale: str) -> Labelled:
 
 
 def train_teacher(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Train the teacher in a process of its own, unless its record is there; return the record."""
+    """Train the teacher in a separate process, unless its record exists; return the record."""
     record = arguments.work / "teacher.json"
     if not record.exists():
         seconds = 60 * arguments.minutes * TEACHER_SHARE
@@ -115,7 +116,7 @@ def general_student(arguments: argparse.Namespace, labelled: Labelled) -> dict[s
 def tailored(
     arguments: argparse.Namespace, megabytes: float, folder: Path, labels: Path, labelled: Labelled
 ) -> dict[str, Any]:
-    """Tailor a classifier to so many megabytes and measure it, or read the record of that."""
+    """Tailor a classifier to ``megabytes`` and measure it, or read the stored record."""
     import tinyclip_edge
 
     name = f"tailored-{megabytes:g}mb"
@@ -164,11 +165,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of Tiny-ImageNet")
     parser.add_argument("--scale", choices=PROFILES, default="smoke")
     parser.add_argument(
-        "--minutes", type=float, default=65, help="of training the teacher and tailoring"
+        "--minutes", type=float, default=65, help="for training the teacher and for tailoring"
     )
     parser.add_argument("--general-steps", type=int, default=300)
     parser.add_argument("--megabytes", type=float, nargs="+", default=[1, 2, 4])
-    parser.add_argument("--candidates", type=int, default=6, help="of each tailoring")
+    parser.add_argument("--candidates", type=int, default=6, help="candidates per tailoring")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--work", type=Path, default=Path("runs/natural-tailored"))
     parser.add_argument("--out", type=Path, required=True)

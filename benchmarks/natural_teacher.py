@@ -1,8 +1,8 @@
 """Train the natural-image teacher: a CLIP at 64 pixels on Tiny-ImageNet's captions.
 
-Each step shows a batch of pictures and one caption of every class (a random name in a random
-template). Pictures are cut, mirrored, coloured and mixed (mixup or CutMix); both directions of the
-contrastive loss take the mixed classes as soft targets (as UniCL, arXiv 2204.03610, takes labels).
+Each step uses a batch of pictures and one caption of every class (a random name in a random
+template). Pictures are cropped, mirrored, coloured and mixed (mixup or CutMix); both directions of
+the contrastive loss have the mixed classes as soft targets (like UniCL's labels, arXiv 2204.03610).
 
     python benchmarks/natural_teacher.py --scale gpu --data tiny-imagenet-200 --work runs/natural
 """
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 LR, DECAY, WARMUP = 1e-3, 0.1, 0.05  # warm-up: share of all steps
 CROP, COLOUR = (0.25, 1.0), 0.4
-MIXUP, CUTMIX = 0.5, 1.0  # Beta distribution of each; a batch gets one of the two
-SPEED_STEPS = (30, 80)  # between which the time of a step is measured for --most-seconds
+MIXUP, CUTMIX = 0.5, 1.0  # parameter of each one's Beta distribution; a batch has one of the two
+SPEED_STEPS = (30, 80)  # for --most-seconds, a step's time is measured between these steps
 SIZE = 64
 
 
@@ -110,7 +110,7 @@ def mixed(
 
 
 def loss_of(images: Tensor, texts: Tensor, soft: Tensor, scale: Tensor) -> Tensor:
-    """Contrastive loss of [B, D] and [C, D] with soft classes [B, C], mean of both directions."""
+    """Return the two-way contrastive loss of [B, D] and [C, D] with soft classes [B, C]."""
     logits = scale * images @ texts.T
     i2t = -(soft * logits.log_softmax(dim=1)).sum(dim=1).mean()
     there = soft.sum(
@@ -183,7 +183,7 @@ class Training:
 
     @torch.no_grad()
     def accuracy(self, validation: Pictures) -> float:
-        """Return zero-shot top-1 in per cent, one prompt a class."""
+        """Return zero-shot top-1 in percent, with one prompt per class."""
         self.plain.eval()
         texts = self.plain.encode_text(self.prompts)
         right = 0
@@ -207,7 +207,7 @@ def batches(count: int, batch: int, device: str) -> Iterator[Tensor]:
 
 
 def teach(run: Training, validation: Pictures, most_seconds: float | None) -> dict[int, float]:
-    """Train for the profile's epochs or about so many seconds; return accuracy by step."""
+    """Train for the profile's epochs or about ``most_seconds``; return accuracy by step."""
     from tinyclip_edge.train.optimizer import lr_at
 
     batch, count = run.profile.teacher_batch, len(run.train)
@@ -269,7 +269,7 @@ def main() -> None:
     parser.add_argument("--scale", choices=PROFILES, default="smoke")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--most-seconds", type=float, help="fit the number of steps to this time")
-    parser.add_argument("--compile", action="store_true", help="the transformers' blocks")
+    parser.add_argument("--compile", action="store_true", help="compile the transformers' blocks")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
     record = arguments.work / "teacher.json"

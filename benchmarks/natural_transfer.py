@@ -1,8 +1,7 @@
-"""CIFAR-10 without training on it: zero-shot, and a linear probe, of teacher and students.
+"""Transfer of teacher and students to CIFAR-10: zero-shot, and with a linear probe.
 
-The probe (scikit-learn) learns from every second picture of each class and is
-measured on the others; its strength is chosen on a fifth of the former. Zero-shot is measured on
-all.
+The probe (scikit-learn) learns from every second picture of each class and is measured on the
+others; its regularisation is chosen on a fifth of the former. Zero-shot is measured on all.
 
     python benchmarks/natural_transfer.py --cifar cifar10-test.tar \\
         --models runs/natural/teacher runs/natural/arms/tiny-seed0/student --out transfer.json
@@ -22,11 +21,11 @@ if TYPE_CHECKING:
 
 TEMPLATES = ("a photo of a {}", "a blurry photo of a {}", "a low resolution photo of a {}", "a {}")
 STRENGTHS = (0.1, 1.0, 10.0, 100.0)  # C; features have unit norm
-VALIDATION = 5  # every fifth picture to learn from chooses C
+VALIDATION = 5  # every fifth training picture is used to choose C
 
 
 def probe(features: np.ndarray, targets: np.ndarray) -> dict[str, float]:
-    """Return top-1 of the probe in per cent, its C and the standard error."""
+    """Return the probe's top-1 in percent, its C and the standard error."""
     from sklearn.linear_model import LogisticRegression
 
     from tinyclip_edge.evaluation.ranking import standard_error
@@ -74,7 +73,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--cifar", required=True, help="tar or folder of images, one folder a class"
+        "--cifar", required=True, help="tar or folder of images, one folder per class"
     )
     parser.add_argument("--models", nargs="+", required=True, help="any MODEL")
     parser.add_argument("--limit", type=int)

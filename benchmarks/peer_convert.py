@@ -1,9 +1,9 @@
-"""What each peer's converter makes of a model, by its defaults; runs in the peer's environment.
+"""Convert a model with a peer's converter and its defaults; runs in the peer's environment.
 
     python peer_convert.py PEER MODEL SOURCES OUT
 
-MODEL is a folder of transformers, SOURCES one with image.onnx and text.onnx in fp32 and with
-calibration.npz. OUT gets image and text in each precision of the peer.
+MODEL is a transformers folder, SOURCES a folder with image.onnx and text.onnx in fp32 and with
+calibration.npz. Image and text towers in each precision of the peer are written to OUT.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def transformers(model: Path, sources: Path, out: Path) -> None:
 
 
 def optimum(model: Path, sources: Path, out: Path) -> None:
-    """Convert with optimum-cli, whose combined file is cut into towers."""
+    """Convert with optimum-cli, and cut its combined file into towers."""
     import onnx.utils
 
     cli = [sys.executable, "-m", "optimum.commands.optimum_cli"]
@@ -63,7 +63,7 @@ def optimum(model: Path, sources: Path, out: Path) -> None:
 
 
 def onnxruntime(model: Path, sources: Path, out: Path) -> None:
-    """Quantize the fp32 towers by the defaults of onnxruntime's quantize_dynamic."""
+    """Quantize the fp32 towers with the defaults of onnxruntime's quantize_dynamic."""
     from onnxruntime.quantization import quantize_dynamic
 
     for tower in INPUTS:
@@ -85,7 +85,7 @@ def openvino(model: Path, sources: Path, out: Path) -> None:
 
 
 def litert(model: Path, sources: Path, out: Path) -> None:
-    """Convert with litert-torch for the shapes of one call; int8 weights and dynamic int8."""
+    """Convert with litert-torch for the shapes of one call: fp32 and dynamic int8."""
     import litert_torch
     from ai_edge_quantizer import quantizer, recipe
 
@@ -97,7 +97,7 @@ def litert(model: Path, sources: Path, out: Path) -> None:
 
 
 def _modules(model: Path, sources: Path) -> dict[str, tuple[Any, Any]]:
-    """Return each tower of transformers with one input."""
+    """Return each tower of the transformers model, with one input."""
     import torch
     from transformers import CLIPTextModelWithProjection, CLIPVisionModelWithProjection
 

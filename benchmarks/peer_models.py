@@ -1,4 +1,4 @@
-"""A model as every contender's files: bundles of ours, and what each peer makes by its defaults."""
+"""A model in every contender's form: our bundles, and each peer's conversion with its defaults."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 from kept_runs import check_settings
 
 HERE = Path(__file__).parent
-# Peers with an environment of their own, since their packages do not go with ours.
+# Peers with their own environment, because their packages conflict with ours.
 PACKAGES = {
     "openvino": ("openvino", "nncf", "onnx", "numpy"),
     "litert": ("litert-torch", "ai-edge-litert", "ai-edge-quantizer", "transformers", "numpy"),
@@ -23,13 +23,13 @@ PACKAGES = {
 }
 PEERS = ("transformers", "optimum", "onnxruntime", "openvino", "litert")
 OURS = {"fp32": "", "int8": "_quantized", "q4": "_q4", "w8": "_w8"}
-TOKENS = 8  # of every text, start and end included: LiteRT's shapes are fixed
+TOKENS = 8  # in every text, start and end included: LiteRT's shapes are fixed
 CALIBRATION = 32
 
 
 @dataclass(frozen=True)
 class Contender:
-    """One way to get embeddings: files, what opens them, and in which environment."""
+    """One way to compute embeddings: files, the runtime that opens them, and its environment."""
 
     name: str
     runtime: str  # a key of peer_worker.RUNTIMES
@@ -48,7 +48,7 @@ class Inputs:
 
 
 def python_of(environments: Path, peer: str) -> Path:
-    """Return the Python of a peer's environment, which is made where it is missing."""
+    """Return the Python of a peer's environment; create the environment if it is missing."""
     if peer not in PACKAGES:
         return Path(sys.executable)
     python = environments / peer / "bin" / "python"
@@ -62,7 +62,7 @@ def python_of(environments: Path, peer: str) -> Path:
 def write_sources(model: str, work: Path, count: int) -> Inputs:
     """Write a model in both forms, its fp32 towers and calibration inputs; return test inputs.
 
-    `model` is a run, a folder, or a name whose weights are then random. Exits when `work` contains
+    `model` is a run, a folder, or a name, which means random weights. Exits if `work` contains
     another model.
     """
     import torch
@@ -94,7 +94,7 @@ def _export(model: Path, out: Path, *options: str) -> None:
 
 
 def _inputs(clip: Any, data: str, count: int) -> Inputs:  # noqa: ANN401
-    """Return pictures of a set, and those of its captions that have TOKENS tokens."""
+    """Return pictures of a set, and the captions that have TOKENS tokens."""
     from tinyclip_edge.data import decode_image
     from tinyclip_edge.evaluation import evaluation_set
 
@@ -107,7 +107,7 @@ def _inputs(clip: Any, data: str, count: int) -> Inputs:  # noqa: ANN401
 
 
 def contenders(work: Path, environments: Path) -> tuple[list[Contender], dict[str, str]]:
-    """Return all contenders, whose missing files are written, and why others are left out."""
+    """Write missing files; return all contenders, and why others are left out."""
     here = Path(sys.executable)
     made = [
         _ours(f"ours {precision}", work / "bundle", suffix) for precision, suffix in OURS.items()
@@ -136,7 +136,7 @@ def _ours(name: str, bundle: Path, suffix: str) -> Contender:
 
 
 def _peer(peer: str, work: Path, python: Path) -> list[Contender]:
-    """Return a peer's contenders, one a precision; its converter runs once."""
+    """Return a peer's contenders, one per precision; its converter runs once."""
     out = work / peer
     if not out.exists():
         aside = out.with_name(f"{peer}-part")
@@ -148,7 +148,7 @@ def _peer(peer: str, work: Path, python: Path) -> list[Contender]:
     runtime = peer if peer in ("openvino", "litert") else "onnx"
     for image in sorted(out.glob("image-*")):
         text = image.with_name(image.name.replace("image-", "text-", 1))
-        if image.suffix == ".bin":  # of OpenVINO's .xml
+        if image.suffix == ".bin":  # belongs to OpenVINO's .xml
             continue
         precision = image.stem.removeprefix("image-").replace("fused-int8", "int8, fused")
         files = [part / "model.onnx" if part.is_dir() else part for part in (image, text)]

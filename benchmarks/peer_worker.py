@@ -1,9 +1,9 @@
-"""One contender in a process of its own, in its own environment: embeds what comes over a pipe.
+"""One contender in its own process and environment: embeds what it receives over a pipe.
 
     python peer_worker.py RUNTIME IMAGE TEXT THREADS
 
-A request is a line of JSON (tower, dtype, shape) and the bytes of an array; so is the answer, with
-the seconds of the call alone. Needs numpy and the runtime, nothing of tinyclip-edge.
+A request is a line of JSON (tower, dtype, shape) and the bytes of an array; so is the reply, which
+also has the seconds of the call. Needs numpy and the runtime, nothing of tinyclip-edge.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Encoder: TypeAlias = Callable[[np.ndarray], np.ndarray]  # a batch -> embeddings
 
 
 def onnx(path: str, threads: int) -> Encoder:
-    """Open an ONNX file with the options of the runtime of a bundle."""
+    """Open an ONNX file with the options of a bundle's runtime."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -42,7 +42,7 @@ def onnx(path: str, threads: int) -> Encoder:
 
 
 def openvino(path: str, threads: int) -> Encoder:
-    """Open an OpenVINO file for one request after another."""
+    """Open an OpenVINO file for one request at a time."""
     import openvino as ov
 
     settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
@@ -68,7 +68,7 @@ def litert(path: str, threads: int) -> Encoder:
 
 
 def torch(path: str, threads: int, *, compiled: bool = False) -> Encoder:
-    """Open a tower of a folder of transformers: FOLDER#image or FOLDER#text."""
+    """Open a tower of a transformers folder: FOLDER#image or FOLDER#text."""
     import torch as pytorch
     from transformers import CLIPTextModelWithProjection, CLIPVisionModelWithProjection
 
@@ -88,7 +88,7 @@ def torch(path: str, threads: int, *, compiled: bool = False) -> Encoder:
 
 
 def compiled(path: str, threads: int) -> Encoder:
-    """Open the same, compiled for the shapes of each call."""
+    """Open a tower of a transformers folder, compiled for the shapes of each call."""
     return torch(path, threads, compiled=True)
 
 
@@ -98,7 +98,7 @@ RUNTIMES = {f.__name__: f for f in (onnx, openvino, litert, torch, compiled)}
 def main() -> None:
     runtime, image, text, threads = sys.argv[1:]
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what libraries print is not an answer
+    os.dup2(2, 1)  # keep what libraries print out of the replies
     paths = {"image": image, "text": text}
     towers = {tower: RUNTIMES[runtime](path, int(threads)) for tower, path in paths.items()}
     send(answers, {"ready": True}, np.empty(0, np.float32))

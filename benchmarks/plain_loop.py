@@ -50,7 +50,7 @@ class PlainLoop:
         )
 
     def step(self, batch: Batch, *, lr: float | None = None) -> float:
-        """Train on a batch, with another learning rate from now on if one is given."""
+        """Train on a batch; ``lr`` changes the learning rate from now on."""
         if lr is not None:
             for group in self._optimizer.param_groups:
                 group["lr"] = lr

@@ -1,15 +1,15 @@
-"""What ``select`` recovers of a planted domain, what a student learns from it, and how fast it is.
+"""How much of a planted domain ``select`` recovers, what a student learns from it, and its speed.
 
-The set is the starter kit's training split without half of the concepts of a domain (groups of
-emoji); their captions and pictures are the target, and the other half is what should be recovered.
-Students train on as many pairs of the selection and of a random draw, from the same inherited
-weights, and are evaluated on the domain in a style that no run trains on. Finished runs are kept:
-the same command goes on after an interruption.
+The set is the starter kit's training split without half of a domain's concepts (groups of emoji).
+The captions and pictures of these are the target; the other half, still in the set, should be
+recovered. Students train on equally many pairs from the selection and from a random draw, with the
+same inherited weights, and are evaluated on the domain in a style not used in training. Finished
+runs are kept, so that the same command continues after an interruption.
 
     python benchmarks/selection.py --out benchmarks/results/selection.json
 
-``--only planted`` or ``rate`` measures one part: ``rate`` weighs a million captions of generated
-shards, in processor time.
+``--only planted`` or ``--only rate`` measures one part; ``rate`` is the processor time to select
+from a million captions in generated shards.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def in_domain(sample: KitSample) -> bool:
 
 
 def prepare(work: Path) -> dict[str, Any]:
-    """Write target, set and evaluation; return their names and the planted keys."""
+    """Write target, set and evaluation; return the planted keys and the sizes of set and target."""
     samples = list(read_split(kit_path(), "train"))
     concepts = sorted({sample.concept for sample in samples if in_domain(sample)})
     random.Random(0).shuffle(concepts)
@@ -168,7 +168,7 @@ def student_table(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def rate(work: Path, captions: int) -> dict[str, Any]:
-    """Return the processor time of a selection of generated captions, in one process."""
+    """Return the processor time of selecting from generated captions, in one process."""
     folder = work / "generated"
     folder.mkdir(parents=True, exist_ok=True)
     source = random.Random(0)
@@ -182,7 +182,7 @@ def rate(work: Path, captions: int) -> dict[str, Any]:
             for number in range(SHARD)
         ))  # fmt: skip
     shards = [first]
-    for number in range(1, captions // SHARD):  # other names of the same file
+    for number in range(1, captions // SHARD):  # links to the same file
         shards.append(folder / f"{number:05d}.tar")
         if not shards[-1].exists():
             shards[-1].hardlink_to(first)
@@ -202,8 +202,8 @@ def rate(work: Path, captions: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = runs_parser(__doc__, "runs/selection", steps=400)
-    parser.add_argument("--pairs", type=int, default=1000, help="that a student trains on")
-    parser.add_argument("--captions", type=int, default=1_000_000, help="of the rate")
+    parser.add_argument("--pairs", type=int, default=1000, help="pairs that a student trains on")
+    parser.add_argument("--captions", type=int, default=1_000_000, help="for --only rate")
     parser.add_argument("--only", choices=("planted", "students", "rate"))
     arguments = parser.parse_args()
 

@@ -1,8 +1,8 @@
-"""Load on ``tinyclip-edge serve``: many clients at once, lost answers, times, memory.
+"""Load on ``tinyclip-edge serve``: many clients at once, lost responses, times, memory.
 
-Each client sends one request after another: four texts, a picture, or a classification. Answers are
-compared with the library's. A signal ends the server while it is busy; what was under way must be
-answered.
+Each client sends one request after another: four texts, a picture, or a classification. Responses
+are compared with the library's results. Finally, a signal ends the busy server, which must still
+answer the requests under way.
 
     python benchmarks/serve_load.py --bundle bundles/mine --out benchmarks/results/serve-load.json
 """

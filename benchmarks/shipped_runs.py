@@ -1,7 +1,7 @@
-"""What the shipped recipes give: the 15 % student, and the quickstart's in fp32 and bf16.
+"""Results of the shipped recipes: the 15 % student, and the quickstart's in fp32 and bf16.
 
-Each is trained as configured and evaluated on the unseen style as ``tinyclip-edge eval`` does.
-Finished runs are kept: the same command goes on after an interruption.
+Each is trained as configured and evaluated on the unseen style like ``tinyclip-edge eval``.
+Finished runs are kept, so that the same command continues after an interruption.
 
     python benchmarks/shipped_runs.py --out benchmarks/results/shipped-runs.json
 """
@@ -23,7 +23,7 @@ RUNS: dict[str, tuple[str, list[str]]] = {
 
 
 def evaluated(model: str) -> dict[str, float]:
-    """Return recall@1 in percent of both directions on the unseen style, with its error."""
+    """Return recall@1 of both directions on the unseen style, with standard errors, in percent."""
     from tinyclip_edge.evaluation import evaluate_model, open_embedder
 
     retrieval = evaluate_model(open_embedder(model), companions=False).rows[0].retrieval
@@ -36,7 +36,7 @@ def evaluated(model: str) -> dict[str, float]:
 
 
 def train(arguments: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
-    """Train a recipe with its own steps, or read its record; add what ``eval`` says."""
+    """Train a recipe with its own steps, or read its record; add the results of ``eval``."""
     from tinyclip_edge.config import load_config
 
     recipe, overrides = RUNS[name]

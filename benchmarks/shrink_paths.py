@@ -2,9 +2,9 @@
 
 ``half``: learnt masks (``starter-masks``) against uniform inheritance (``starter``).
 ``quarter``: three stages of 75, 50 and 25 % of the prunable parameters (``starter-stages``) against
-one stage to the last one's shape. Every way is run with every seed and measured on Twemoji, the
-style nobody trained on; ``--teacher`` sets another teacher of the same shape, such as one that was
-trained without layer dropout. Finished runs stay under ``--work`` and are not repeated.
+one stage to the shape of the last. Every way is run with every seed and measured on Twemoji, a
+style not used in training; ``--teacher`` sets another teacher of the same shape, such as one that
+was trained without LayerDrop. Finished runs stay in ``--work`` and are not repeated.
 
     python benchmarks/shrink_paths.py --question half --out benchmarks/results/half.json
 """
@@ -22,14 +22,14 @@ STEPS = {"half": 400, "quarter": 800}
 
 
 def last_shape() -> str:
-    """Return the shape that the last of the three stages ends with, as an override's value."""
+    """Return the final shape of the last of the three stages, as an override's value."""
     from tinyclip_edge.config import load_config
 
     return json.dumps(load_config("starter-stages").stages[-1].student)
 
 
 def ways(question: str) -> dict[str, tuple[str, list[str]]]:
-    """Return name -> configuration and overrides; all ways of a question take as many steps."""
+    """Return configuration and overrides by name; all ways of a question take equal steps."""
     if question == "half":
         steps = [f"optim.steps={STEPS[question]}"]
         return {"masks": ("starter-masks", steps), "uniform": ("starter", steps)}
@@ -38,7 +38,7 @@ def ways(question: str) -> dict[str, tuple[str, list[str]]]:
 
 
 def run(arguments: argparse.Namespace, way: str, seed: int, val: str) -> dict[str, Any]:
-    """Run one way with one seed, or read what an earlier call left."""
+    """Run one way with one seed, or read the record of an earlier call."""
     from tinyclip_edge.config import load_config
 
     name = f"{arguments.question}-{way.replace(' ', '-')}-seed{seed}-teacher{arguments.teacher}"
@@ -78,9 +78,9 @@ def summarise(records: list[dict[str, Any]]) -> dict[str, Any]:
 def main() -> None:
     parser = runs_parser(__doc__, "runs/paths")
     parser.add_argument("--question", choices=STEPS, required=True)
-    parser.add_argument("--set", nargs="*", default=[], help="overrides of all ways")
+    parser.add_argument("--set", nargs="*", default=[], help="overrides for all ways")
     parser.add_argument(
-        "--teacher", dest="teacher_model", metavar="MODEL", help="of all ways, not the recipe's"
+        "--teacher", dest="teacher_model", metavar="MODEL", help="for all ways; default: recipe's"
     )
     arguments = parser.parse_args()
     arguments.teacher = teacher_hash(arguments.teacher_model)

@@ -1,9 +1,9 @@
-"""Loss terms and inheritance plans on the starter kit: same steps, same batches, one thing changed.
+"""Loss terms and inheritance plans on the starter kit: same steps and batches, one change per arm.
 
 ``losses`` trains ``starter-50`` from the same inherited weights with affinity, contrastive and
-feature terms and their mixes; ``plans`` trains ``starter-15``, whose layers are thinner than the
-teacher's, from three choices of what to inherit. Recall is that of Twemoji, the style nobody
-trained on. Rates and all else are those of the shipped configurations. Finished runs are kept.
+feature terms and combinations of them; ``plans`` trains ``starter-15``, whose layers are narrower
+than the teacher's, from three selections of weights. Recall is measured on Twemoji, a style not
+used in training. Other settings are those of the shipped configurations. Finished runs are kept.
 
     python benchmarks/starter_ablation.py --out benchmarks/results/starter-ablation.json
 """
@@ -17,7 +17,7 @@ from typing import Any
 
 from kept_runs import cached_run, evaluated_at_end, runs_parser, teacher_hash, twemoji_shard
 
-FEATURE = 1000.0  # weight of the shipped runs
+FEATURE = 1000.0  # weight in the shipped runs
 UNLABELLED = "loss.contrastive=0"
 LEARNED = "loss.student_logit_scale=learned"
 LOSSES = {

@@ -1,13 +1,13 @@
-"""Does a student of one's own pictures pay? Its domain alone, at half of the general one's bytes.
+"""Does a student tailored to one's own pictures pay? One domain, half of the general one's bytes.
 
 The general student is that of ``starter``, trained on the whole kit with captions. A tailored one
-sees the pictures of one domain of the kit (animals and nature; food and drink), and names that
-belong to none of them, as `tinyclip-edge tailor` trains it: same split, shapes, successive halving
-(over steps instead of minutes, so that the machine does not matter), configuration and export. The
-shape that wins in at most half of the bytes is then trained from the beginning with every seed: as
-it is, with importance of the whole kit, and with pairs. All arms take equally many steps. Measured
-are int8 classifiers of the domain's names on its Twemoji, a style that no run trains on. Finished
-runs are kept: the same command goes on after an interruption.
+sees the pictures of one domain of the kit (animals and nature; food and drink) and unpaired names,
+and is trained as by `tinyclip-edge tailor`: same split, shapes, successive halving (over steps
+instead of minutes, so that the machine does not matter), configuration and export. The shape that
+wins with at most half of the bytes is then trained from the beginning with every seed: unchanged,
+with importance measured on the whole kit, and with pairs. All arms take equally many steps. int8
+classifiers of the domain's names are measured on its Twemoji, a style not used in training.
+Finished runs are kept, so that the same command continues after an interruption.
 
     python benchmarks/tailored.py --out benchmarks/results/tailored.json
 """
@@ -39,12 +39,12 @@ SAME_BYTES = "tailored, same bytes"
 ARMS = (TAILORED, WITHOUT, PAIRED, SAME_BYTES)
 SHARE = 0.5  # of the general student's bytes
 TEACHER = "starter-teacher"
-NO_LIMIT = 1e6  # milliseconds: other programs may run beside this one
+NO_LIMIT = 1e6  # milliseconds: other programs may run at the same time
 
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """A domain as a user has it, with the pictures to measure on."""
+    """A user's domain, with the pictures on which classifiers are measured."""
 
     name: str
     files: dict[str, Path]
@@ -59,7 +59,7 @@ def open_domain(work: Path, name: str) -> Domain:
 
     files = write_domain(work, name)
     pictures = work / f"{name}-pictures"
-    if not pictures.exists():  # pictures that are written again count as changed
+    if not pictures.exists():  # rewritten pictures would count as changed
         part_folder = pictures.with_suffix(".part")
         part_folder.mkdir(exist_ok=True)
         for part in open_source(str(files["train"])).parts:
@@ -94,7 +94,7 @@ def general_shape() -> ImageShape:
 
 
 def general_mb(labels: int) -> float:
-    """Return megabytes of a general student's classifier."""
+    """Return the megabytes of the general student's classifier."""
     from tinyclip_edge.models import load_clip
     from tinyclip_edge.tailoring.measure import meter
     from tinyclip_edge.tailoring.tower_kinds import teacher_tower
@@ -105,11 +105,11 @@ def general_mb(labels: int) -> float:
 
 
 def overrides(arm: str, domain: Domain, pairs: Path, names: int, batch: int) -> list[str]:
-    """Return what an arm changes in the configuration of a tailored run."""
+    """Return an arm's changes to the configuration of a tailored run."""
     if arm == WITHOUT:
         parts = importance(GENERAL_IMPORTANCE, domain.files["train"], domain.files["names"])
         return [f"inherit.importance={json.dumps(parts)}"]
-    if arm == PAIRED:  # of different names, as the contrastive loss needs them
+    if arm == PAIRED:  # batches of different names, as the contrastive loss requires
         return [
             "data.images=null", "data.texts=null", f"data.train={pairs}", "loss.contrastive=1",
             f"optim.batch_size={min(batch, names)}",
@@ -129,7 +129,7 @@ class DomainArms:
             teacher=TEACHER,
             max_mb=SHARE * general_mb(len(domain.labelled.labels)),
             max_ms=NO_LIMIT,
-            minutes=arguments.search_steps / 60,  # seconds are steps
+            minutes=arguments.search_steps / 60,  # a step counts as a second
             candidates=arguments.candidates,
         )
         self.halving = search(self.tailoring, self.prepared)
@@ -137,7 +137,7 @@ class DomainArms:
         self._names = write_pairs(domain, self.tailoring.work.train, self._pairs)
 
     def config(self, arm: str, seed: int) -> RunConfig:
-        """Return the run of an arm that is not the general one."""
+        """Return the run of any arm but the general one."""
         from tinyclip_edge.config import dump_config, load_config
 
         best = self.tailoring.shape(self.halving.winner)
@@ -172,7 +172,7 @@ class DomainArms:
         return {**record, **measured}
 
     def facts(self) -> dict[str, Any]:
-        """Return what the search has found."""
+        """Return the results of the search."""
         rows = {
             shape.name: {"mb": round(cost.mb, 3), "steps": self.halving.steps[shape.name]}
             for shape, cost in self.tailoring.candidates.costs.items()
@@ -192,7 +192,7 @@ class DomainArms:
 
 
 def row(records: list[Record], baseline: list[Record]) -> Row:
-    """Return an arm's figures, and its gains over the general student of the same seed."""
+    """Return an arm's figures, and its gains over the general student with the same seed."""
     top1 = [record["top1"] for record in records]
     differences = [end - start["top1"] for end, start in zip(top1, baseline, strict=True)]
     return {
@@ -209,7 +209,7 @@ def row(records: list[Record], baseline: list[Record]) -> Row:
 
 def main() -> None:
     parser = runs_parser(__doc__, "runs/tailored", steps=400)
-    parser.add_argument("--search-steps", type=int, default=800, help="of all candidates together")
+    parser.add_argument("--search-steps", type=int, default=800, help="steps of all candidates")
     parser.add_argument("--candidates", type=int, default=8)
     parser.add_argument("--domains", nargs="+", choices=DOMAINS, default=list(DOMAINS))
     arguments = parser.parse_args()

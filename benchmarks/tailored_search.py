@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class StepClock:
-    """Trains candidates, and is the clock of their halving: a step is a second."""
+    """Trains candidates, and is the clock for halving them: a step counts as a second."""
 
     def __init__(self, runs: Trainer, halving: SuccessiveHalving) -> None:
         self._runs = runs
@@ -42,7 +42,7 @@ def tailoring_of(
 ) -> tuple[Tailoring, Prepared]:
     """Measure shapes in the budget, and split and encode the pictures, as ``tailor`` does.
 
-    What an earlier call has left in ``folder`` is read.
+    Results of an earlier call are read from ``folder``.
     """
     from tinyclip_edge.api.tailoring import begin
     from tinyclip_edge.tailoring.preparation import prepare
@@ -59,9 +59,9 @@ def tailoring_of(
 
 
 def search(tailoring: Tailoring, prepared: Prepared) -> SuccessiveHalving:
-    """Halve the candidates, or go on where an earlier call has stopped.
+    """Halve the candidates, or continue where an earlier call stopped.
 
-    The minutes of the request are sixty steps each, of all candidates together.
+    Each minute of the request is sixty steps, over all candidates together.
     """
     from tinyclip_edge.tailoring.evaluation import evaluate
     from tinyclip_edge.tailoring.runs import CandidateRuns

@@ -1,6 +1,6 @@
-"""The times of a bundle's files beside the fp32 towers of the same model: in turns, in one process.
+"""Times of a bundle's files and of the same model's fp32 towers, in turns in one process.
 
-Files for onnxruntime open with the runtime's options, those of another engine in that engine.
+Files for onnxruntime are opened with the runtime's options, other files in their own engine.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from export_latency import interleaved
 
-TEXT = "a photo of a red bicycle"  # 8 tokens; full length where a target fixes it
+TEXT = "a photo of a red bicycle"  # 8 tokens; padded if a target fixes the length
 TOWERS = ("image", "text")
 PAUSE = 0.002  # seconds before a call: idle threads of another engine spin that long
 
@@ -22,10 +22,10 @@ PAUSE = 0.002  # seconds before a call: idle threads of another engine spin that
 def bundle_times(
     folder: Path, baseline: Path, *, rounds: int, threads: int
 ) -> dict[str, dict[str, Any]]:
-    """Return, by precision and tower, ``ms`` and how many times as quick as fp32 that is.
+    """Return, by precision and tower, ``ms`` and how many times faster than fp32 that is.
 
     `baseline` is a bundle of the same model with fp32 and free shapes. ``times_faster`` compares
-    medians, ``times_faster_least`` the least of all rounds.
+    medians, ``times_faster_least`` minima, ``times_faster_cpu`` processor times.
     """
     rows: dict[str, dict[str, Any]] = {}
     for tower in TOWERS:
@@ -45,7 +45,7 @@ def bundle_times(
 
 
 def cannot_run_here(target: str) -> str | None:
-    """Return why times of a target's files say nothing here; None where its processors are like."""
+    """Return why times on this machine say nothing about a target; None if they do."""
     from tinyclip_edge.runtime.cpu import processor
     from tinyclip_edge.targets import TARGETS
 
@@ -94,11 +94,11 @@ def _engine_call(folder: Path, precision: str, tower: str, threads: int) -> Call
 
 
 def _input(folder: Path, tower: str) -> np.ndarray:
-    """One random picture, or the ids of a short text as the bundle's towers take them."""
+    """Return one random picture, or the ids of a short text, as input of the bundle's towers."""
     from tinyclip_edge import EdgeCLIP
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a target that is not this machine's
+        warnings.simplefilter("ignore")  # the target may not be this machine's
         clip = EdgeCLIP.load(folder, verify=False)
     if tower == "text":
         return np.array([clip.token_ids(TEXT)], np.int64)

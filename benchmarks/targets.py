@@ -1,10 +1,10 @@
-"""Every export target: its files, its gates, what of it runs here, its size and times.
+"""Every export target: files, gates, what can run on this machine, size and times.
 
-Exports one model for each target of the table, one after the other; a target whose export is
-refused is listed with the reason. A target with an engine of its own is exported by the Python of
-that engine's environment, as `make devices` installs it. ``--times`` adds the time of each
-precision against the fp32 towers of an export without target, for targets of this machine, in turns
-in one process: only on an idle machine are these figures. ``--quick`` only shows that all works.
+Exports one model for each target, one after the other; a target whose export is refused is listed
+with the reason. A target with its own engine is exported by the Python of that engine's
+environment, which `make devices` installs. ``--times`` adds, for targets of this machine, the times
+of each precision and of the fp32 towers of an export without a target, in turns in one process;
+they are only meaningful on an idle machine. ``--quick`` only checks that everything works.
 
     python benchmarks/targets.py runs/quickstart --times --out benchmarks/results/targets.json
 """
@@ -25,7 +25,7 @@ ENVIRONMENTS = {"openvino": "openvino-ir", "litert": "litert", "executorch": "ex
 
 
 def exported(model: str, target: str, scratch: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Export for a target; return its row, or the reason of a refusal."""
+    """Export for a target; return its row, or the reason for a refusal."""
     from tinyclip_edge.api.exporting import VerificationRequest, export
     from tinyclip_edge.errors import TinyClipError
 
@@ -52,7 +52,7 @@ def exported(model: str, target: str, scratch: Path, options: argparse.Namespace
 
 
 def _row(name: str, paths: list[str], size: int, figures: dict[str, Any]) -> dict[str, Any]:
-    # A slow file is a note, not a refusal; too few pairs decide nothing.
+    # Latency is not a gate: a slow file is only noted. Checks with too few pairs do not count.
     gates = [
         check
         for check, passed in figures["checks"].items()
@@ -75,7 +75,7 @@ def _times(
     precisions: list[dict[str, Any]],
     options: argparse.Namespace,
 ) -> dict[str, Any]:
-    """Add times to the rows of precisions; return what says of which kind they are."""
+    """Add times to the rows of precisions; return how they were measured, or why not."""
     from target_times import bundle_times, cannot_run_here
     from tinyclip_edge.api.exporting import VerificationRequest, export
 
@@ -93,7 +93,7 @@ def _times(
 
 
 def in_its_environment(model: str, target: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Export for the target of an engine by the Python of its environment; return the row."""
+    """Export for an engine's target with the Python of its environment; return the row."""
     python = options.envs / ENVIRONMENTS[target] / "bin/python"
     if not python.is_file():
         return {"target": target, "refused": f"{python} is missing: `make devices` installs it"}
@@ -113,7 +113,7 @@ def in_its_environment(model: str, target: str, options: argparse.Namespace) -> 
 
 
 def has_packages(target: str) -> bool:
-    """Whether this Python has what writes a target's files."""
+    """Whether this Python has the packages that write a target's files."""
     from importlib.util import find_spec
 
     from tinyclip_edge.engines import ENGINES
@@ -129,18 +129,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", help="a run, a model folder or a name")
     parser.add_argument("--targets", nargs="+", default=list(TARGETS), choices=list(TARGETS))
-    parser.add_argument("--limit", type=int, default=200, help="pairs of the verification")
-    parser.add_argument("--times", action="store_true", help="on an idle machine only")
-    parser.add_argument("--rounds", type=int, default=60, help="of the times")
+    parser.add_argument("--limit", type=int, default=200, help="pairs for the verification")
+    parser.add_argument("--times", action="store_true", help="measure times, on an idle machine")
+    parser.add_argument("--rounds", type=int, default=60, help="rounds of timing")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--envs", type=Path, default=Path(".venv"), help="engines' environments")
-    parser.add_argument("--quick", action="store_true", help="12 pairs and 3 rounds: no figures")
+    parser.add_argument("--quick", action="store_true", help="12 pairs and 3 rounds, as a test")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     if options.quick:
         options.limit, options.rounds, options.times = 12, 3, True
     rows = {}
-    if options.out.is_file():  # targets that are not named keep their rows
+    if options.out.is_file():  # other targets keep their rows
         rows = {row["target"]: row for row in json.loads(options.out.read_text())["targets"]}
     with tempfile.TemporaryDirectory() as scratch:
         for target in options.targets:

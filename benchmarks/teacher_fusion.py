@@ -1,10 +1,10 @@
-"""Two teachers weighed by sample, against their plain mean and against each teacher alone.
+"""Two teachers weighted per sample, against their plain mean and against each teacher alone.
 
-The first teacher is the shipped one. The second learns from it for a few minutes on the icons of
-the kit alone, also from captions, so that it knows these better than emoji. Then each arm trains
-``starter`` from the same inherited weights on the same batches, with affinity alone: joined
-features are wider than the student's. Recall is that of Twemoji, a style that no run trains on.
-Finished runs are kept: the same command goes on after an interruption.
+The first teacher is the shipped one. The second learns from it, and from captions, for a few
+minutes on the kit's icons alone, so that it knows icons better than emoji. Then each arm trains
+``starter`` from the same inherited weights on the same batches, with affinity alone, because joined
+features are wider than the student's. Recall is measured on Twemoji, a style not used in training.
+Finished runs are kept, so that the same command continues after an interruption.
 
     python benchmarks/teacher_fusion.py --out benchmarks/results/teacher-fusion.json
 """
@@ -22,7 +22,7 @@ from kept_runs import cached_run, evaluated_at_end, finished_student, kit_shard,
 ALONE = ("loss.feature=0", "loss.contrastive=0")
 BASELINE = "two teachers, mean"
 SECOND_PART = "icon"  # kind of the pictures that the second teacher learns from
-# Weight of the second teacher beside which the first one, that all inherit from, is none.
+# Weight of the second teacher that makes the first one, from which all inherit, negligible.
 ONLY = 1e6
 
 
@@ -67,7 +67,7 @@ def arms_of(second: str) -> dict[str, list[str]]:
 
 
 def row(records: list[Record], baseline: list[Record]) -> Row:
-    """Return an arm's recalls, and its gains over the mean with the same seed."""
+    """Return an arm's recalls, and its gains over the plain mean with the same seed."""
     result = gains(records, baseline)
     spread = statistics.stdev(result["gain"]) if len(records) > 1 else None
     return {**result, "gain_stdev": spread and round(spread, 2)}
@@ -76,7 +76,7 @@ def row(records: list[Record], baseline: list[Record]) -> Row:
 def main() -> None:
     """Train what is missing and write the table."""
     parser = runs_parser(__doc__, "runs/teacher-fusion", steps=400)
-    parser.add_argument("--second-steps", type=int, help="of the second teacher", default=None)
+    parser.add_argument("--second-steps", type=int, help="second teacher's steps", default=None)
     arguments = parser.parse_args()
     arguments.second_steps = arguments.second_steps or arguments.steps
 

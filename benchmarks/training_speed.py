@@ -1,10 +1,10 @@
 """What a training step costs: ``tinyclip-edge distill`` against a plain loop of the same maths.
 
 Teacher and student have random weights, pictures are noise, captions have 8 to 27 tokens. The plain
-loop (``plain_loop.py``) is float32, asks the teacher at every step and runs every text at its full
-77 tokens. Each mode runs in a process of its own, so that its peak memory is its own; modes take
-turns over ``--rounds``, and a ratio is of two figures of one round. CPU-seconds are process time.
-On a CUDA device samples/s count, and the share of the rate of a large bfloat16 matrix product.
+loop (``plain_loop.py``) is float32, runs the teacher at every step and pads every text to 77
+tokens. Each mode has its own process, so that peak memory can be measured. Modes take turns over
+``--rounds``, and ratios compare figures of the same round. CPU-seconds are process time. On a CUDA
+device, samples/s matter, and their share of the rate of a large bfloat16 matrix product.
 
     python benchmarks/training_speed.py --out benchmarks/results/training-speed.json
     python benchmarks/training_speed.py --device cuda --precision bf16 --batch 1024 --out …
@@ -40,11 +40,11 @@ MODES: dict[str, list[str]] = {
 }
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 SPECIAL = 2  # tokens at the start and the end of every text
-MATRIX = 8192  # rows and columns of the product that measures a GPU
+MATRIX = 8192  # rows and columns of the product that measures a GPU's rate
 
 
 def captions(count: int, clip: LoadedClip) -> list[str]:
-    """Return texts of 8 to 27 tokens, every length alike often: single letters are one token."""
+    """Return texts of 8 to 27 tokens, all lengths equally often: single letters are one token."""
     import random
 
     draw = random.Random(0)
@@ -127,11 +127,11 @@ def engine_step(arguments: argparse.Namespace) -> Callable[[int], float]:
     state = factory.begin(plan_stages(config)[0], InitialStudent(student))
     state.task.train()
     size = arguments.batch
-    steps = range(arguments.warmup + arguments.steps + 1)  # one more counts the operations
+    steps = range(arguments.warmup + arguments.steps + 1)  # the last one counts operations
     pin = accelerator.device.type == "cuda"
     batches = Prefetch(pairs.batches(0, size, seed=0), steps, lambda: None, pin=pin).__enter__()
     if features is not None:
-        for number in (0, 1):  # an epoch: from then on every feature is there
+        for number in (0, 1):  # one epoch, after which all features are cached
             frozen.features_of(pairs.batch(number, size, seed=0))
 
     def step(number: int) -> float:
@@ -167,7 +167,7 @@ def work_of(step: Callable[[int], float], number: int) -> int:
 
 
 def matrix_rate(seconds: float = 1.0) -> float:
-    """Return the operations a second of a square bfloat16 product on the CUDA device."""
+    """Return the operations per second of a square bfloat16 product on the CUDA device."""
     import torch
 
     a = torch.randn(MATRIX, MATRIX, device="cuda", dtype=torch.bfloat16)
@@ -217,7 +217,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def in_a_process(arguments: argparse.Namespace, mode: str) -> dict[str, Any]:
-    """Measure a mode in a process of its own."""
+    """Measure a mode in a separate process."""
     options = [f"--{name}={getattr(arguments, name)}" for name in FORWARDED]
     command = [sys.executable, __file__, "--mode", mode, *options]
     process = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
@@ -227,7 +227,7 @@ def in_a_process(arguments: argparse.Namespace, mode: str) -> dict[str, Any]:
 
 
 def summary(rounds: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """Return medians over rounds; ratios are of figures of the same round."""
+    """Return medians over rounds; ratios compare figures of the same round."""
     cost = "cpu_seconds"
     return {
         mode: {
@@ -258,7 +258,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--teacher", default="ViT-B-32")
     parser.add_argument("--student", default="TinyCLIP-ViT-40M-32-Text-19M")
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=3, help="measured, after --warmup")
+    parser.add_argument("--steps", type=int, default=3, help="steps measured after --warmup")
     parser.add_argument("--warmup", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)

@@ -1,9 +1,9 @@
 """Distillation with and without captions on the starter kit: same pictures, steps and weights.
 
 Each arm trains ``starter`` from the same inherited weights; unpaired arms draw the same captions
-independently of the pictures, and so have no contrastive loss. Recall is that of Twemoji, a style
-that no run trains on. The share is the recall of an unpaired student of that of the paired one of
-the same seed. Finished runs are kept: the same command goes on after an interruption.
+independently of the pictures and therefore have no contrastive loss. Recall is measured on Twemoji,
+a style not used in training; an unpaired student's share is relative to the paired student with the
+same seed. Finished runs are kept, so that the same command continues after an interruption.
 
     python benchmarks/unpaired.py --out benchmarks/results/unpaired.json
 """
@@ -23,7 +23,7 @@ BASELINE = "paired"
 
 
 def arms(texts: Path) -> dict[str, list[str]]:
-    """Return the overrides of each arm; ``texts`` has all captions of the pictures."""
+    """Return the overrides of each arm; ``texts`` is the file of all captions."""
     unlabelled = "loss.contrastive=0"
     unpaired = [unlabelled, "data.train=null", f"data.images={PAIRS}", f"data.texts={texts}"]
     mix = [{"pairs": PAIRS}, {"images": PAIRS, "texts": str(texts)}]
@@ -49,7 +49,7 @@ def arms(texts: Path) -> dict[str, list[str]]:
 
 
 def captions_file(folder: Path) -> Path:
-    """Write every caption of the kit's training split once, one a line."""
+    """Write every caption of the kit's training split once, one per line."""
     from tinyclip_edge.starter import kit_path
     from tinyclip_edge.starter.kit import read_split
 
@@ -71,7 +71,7 @@ def row(records: list[Record], baseline: list[Record]) -> Row:
         "seeds": [record["seed"] for record in records],
         "r1": last,
         "r1_mean": round(statistics.mean(last), 2),
-        "share_of_paired": [round(share, 1) for share in shares],  # per cent, of the same seed
+        "share_of_paired": [round(share, 1) for share in shares],  # percent, by seed
         "share_mean": round(statistics.mean(shares), 1),
         "seconds_mean": round(statistics.mean(record["seconds"] for record in records), 1),
     }
@@ -84,7 +84,7 @@ def main() -> None:
     every = arms(captions_file(arguments.work).resolve())
     chosen = arguments.arms or [name for name in every if name != "pictures alone"]
     if unknown := set(chosen) - set(every):
-        parser.error(f"no arm {', '.join(sorted(unknown))}; there are: {'; '.join(every)}")
+        parser.error(f"unknown arm {', '.join(sorted(unknown))}; choose from: {'; '.join(every)}")
 
     val = prepare(arguments, {"steps": arguments.steps})
     results: dict[str, Any] = {"steps": arguments.steps, "measured_on": "Twemoji", "arms": {}}

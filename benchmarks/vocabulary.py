@@ -2,7 +2,7 @@
 
 The tower is that of open_clip's ViT-B-16-SigLIP2 with random weights. Its tokenizer is a stand-in
 of the same kind and size (byte-pair merges of characters, all splits of a token, byte fallback),
-because the real one is a download. The image tower is a small one, as only texts are measured.
+because the real one would have to be downloaded. The image tower is small: only texts are measured.
 
     python benchmarks/vocabulary.py --out benchmarks/results/vocabulary.json
 """
@@ -52,7 +52,7 @@ def write_tokenizer(folder: Path, size: int) -> Path:
     pieces = dict.fromkeys([*SPECIAL, *BYTES, *letters])
     parts = letters[:160]
     while len(pieces) < size:
-        # Early tokens are parts of many, as in a trained vocabulary.
+        # Early tokens are parts of many others, as in a trained vocabulary.
         first, second = (parts[int(len(parts) * chance.random() ** 3)] for _ in range(2))
         piece = first + second
         if len(piece) <= LONGEST and "▁" not in second and piece not in pieces:
@@ -98,7 +98,7 @@ def write_tokenizer(folder: Path, size: int) -> Path:
 
 
 def captions(tokenizer: Path) -> list[str]:
-    """Return texts of words that are tokens, some far commoner than others."""
+    """Return texts of words that are single tokens, some far more frequent than others."""
     chance = random.Random(1)
     pieces = list(json.loads(tokenizer.read_text(encoding="utf-8"))["model"]["vocab"])
     words = [piece for piece in pieces[300:] if "▁" not in piece and len(piece) > 1]
@@ -112,7 +112,7 @@ def captions(tokenizer: Path) -> list[str]:
 
 
 def text_model(tokenizer: Path, size: int, changes: dict[str, Any]) -> LoadedClip:
-    """Return the model with its text tower at full size, or with ``changes`` of it."""
+    """Return the model with its text tower at full size, or with ``changes`` to text_cfg."""
     config = open_clip.get_model_config(MODEL)
     config["vision_cfg"] = IMAGE
     config["text_cfg"] |= {"vocab_size": size, **changes}
@@ -122,7 +122,7 @@ def text_model(tokenizer: Path, size: int, changes: dict[str, Any]) -> LoadedCli
 
 
 def megabytes(clip: LoadedClip, folder: Path) -> dict[str, float]:
-    """Return the size of the text tower's files by precision, MB."""
+    """Return the size of the text tower's files by precision in MB."""
     tower = text_tower(clip.model, clip.tokenizer(["a"])[0])
     source = folder / "text.onnx"
     exporter.export_text_tower(tower, source, form=input_form(clip, tower, None))
@@ -149,13 +149,13 @@ def embeddings(clip: LoadedClip, texts: list[str]) -> torch.Tensor:
 
 
 def covered_texts(corpus: Corpus, ids: list[int]) -> list[str]:
-    """Return some texts of which every token is retained."""
+    """Return some texts whose tokens are all retained."""
     covered = corpus.covered(ids).nonzero()[0][:EMBEDDED]
     return [corpus.texts[number] for number in covered.tolist()]
 
 
 def measure(tokens: int, size: int, changes: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Cut the tower to ``tokens`` of ``size``, compare it with the whole one, and write all."""
+    """Cut the vocabulary from ``size`` to ``tokens``, compare with the whole, and export both."""
     tokenizer = write_tokenizer(folder, size)
     whole = text_model(tokenizer, size, changes)
     began = time.perf_counter()
@@ -189,12 +189,12 @@ def measure(tokens: int, size: int, changes: dict[str, Any], folder: Path) -> di
 
 
 def main() -> None:
-    """Measure, print and write the figures; fail where embeddings differ."""
+    """Measure, print and write the figures; fail if embeddings differ."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=None)
     parser.add_argument("--tokens", type=int, default=30_000)
     parser.add_argument("--size", type=int, default=256_000)
-    parser.add_argument("--changes", type=json.loads, default={}, help="of text_cfg, for a trial")
+    parser.add_argument("--changes", type=json.loads, default={}, help="changes to text_cfg")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         figures = measure(options.tokens, options.size, options.changes, Path(folder))

@@ -1,4 +1,4 @@
-"""All tables that are written from result files, by name, and the pages that they stand on."""
+"""All tables that are written from result files, by name, and the pages that contain them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +18,7 @@ TABLES: dict[str, Table] = {
 
 
 def filled_pages() -> Iterator[tuple[Path, str]]:
-    """Yield the path of each page and its text with the tables."""
+    """Yield each page's path, and its text with the tables filled in."""
     for name in PAGES:
         path = ROOT / name
         yield path, filled(path.read_text(encoding="utf-8"), TABLES)

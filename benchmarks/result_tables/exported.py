@@ -15,7 +15,7 @@ OURS = "ours int8"  # the base of the peers' times
 
 
 def fewer_bits(result: Result) -> str:
-    """Forms by their names; losses of the first sample of calibration pairs."""
+    """Return a row for each form; losses are those of the first calibration sample."""
     body = []
     for name, (sample, *_) in sorted(result["forms"].items()):
         val, train = sample["val"], sample["train"]
@@ -43,7 +43,7 @@ def _short(model: str) -> str:
 
 
 def convolutions(result: Result) -> str:
-    """Forms of a tower that was trained; times as quick as fp32 by the median."""
+    """Return a row for each form of the trained tower; speeds relative to fp32 use medians."""
     trained, fp32 = result["trained"], result["ms"]["fp32"]["median"]
     body = [
         (
@@ -63,7 +63,7 @@ def _place(row: dict[str, Any], *keys: str) -> tuple[Any, ...]:
 
 
 def latency_aims(result: Result, single: Result) -> str:
-    """Times as quick, beside the aim; rows of ``single`` are of sessions of one thread."""
+    """Return speed-ups beside their aims; rows of ``single`` have single-threaded sessions."""
     keys = ("model", "tower", "from", "to")
     of_single = {_place(line, *keys): line for line in single["asked"]}
     body = []
@@ -86,7 +86,7 @@ def latency_aims(result: Result, single: Result) -> str:
 
 
 def latency_batches(result: Result, single: Result) -> str:
-    """Milliseconds in one thread."""
+    """Return milliseconds on one thread."""
     body = []
     for source, suffix in ((result, ""), (single, ", single")):
         cells: dict[tuple[str, str], list[str]] = {}
@@ -101,12 +101,12 @@ def latency_batches(result: Result, single: Result) -> str:
 
 
 def against_peers(result: Result) -> str:
-    """One row a contender for each model, times as ratios to our int8."""
+    """Return one row per contender for each model, with times relative to our int8."""
     return "\n\n".join(f"{name}:\n\n{peers(part)}" for name, part in result["models"].items())
 
 
 def peers(part: Result, clock: str = "median") -> str:
-    """Return one row a contender, and why others are missing."""
+    """Return one row per contender, and why others are missing."""
     models = part["contenders"]
     base = models[OURS]["ms"]
 
@@ -146,7 +146,7 @@ MODELS = {"student": "student, 400 steps", "student int8": "its int8"}
 
 
 def quickstart(result: Result) -> str:
-    """Both directions of retrieval, of the output of ``tinyclip-edge quickstart --json``."""
+    """Return retrieval in both directions, from ``tinyclip-edge quickstart --json``."""
     body = []
     for row in result["rows"]:
         retrieval = row["details"]["sets"][0]["retrieval"]
@@ -161,7 +161,7 @@ def quickstart(result: Result) -> str:
 
 
 def headline(quick: Result, shipped: Result, beside: Result, cold: Result, natural: Result) -> str:
-    """The claims of the front page."""
+    """Return the claims of the front page."""
     teacher, student, int8 = quick["rows"]
     recalls = [100 * row["recall_at_1"] for row in quick["rows"]]
     share = percent(student["encoder_parameters"] / teacher["encoder_parameters"])

@@ -25,7 +25,7 @@ FORMS = {"w8": "w8, weights alone", "q4": "q4, weights alone"}
 
 
 def claims(result: Result) -> str:
-    """The paper's claims; its own figures are those of arXiv 2309.12314."""
+    """Return the paper's claims beside our results; its figures are from arXiv 2309.12314."""
     arms = result["arms"]
     top1 = {name: f"{row['top1_mean']:.1f}" for name, row in arms.items()}
     both = f"{top1['both']} ({each(arms['both']['top1'])})"
@@ -101,7 +101,7 @@ def still(result: Result) -> str:
 
 
 def tailored(result: Result) -> str:
-    """Classifiers of one domain; the teacher's bytes and time are those of its image tower."""
+    """Return classifiers of one domain; the teacher's bytes and time are of its image tower."""
     models = result["models"]
     body = [
         (

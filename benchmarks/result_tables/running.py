@@ -77,7 +77,7 @@ def _seconds(value: float) -> str:
 
 
 def collection_peers(result: Result) -> str:
-    """Seconds and peak memory by program."""
+    """Return seconds and peak memory by program."""
     programs = list(next(iter(result["collections"].values())))
     body = []
     for name, measured in result["collections"].items():

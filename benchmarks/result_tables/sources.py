@@ -1,4 +1,4 @@
-"""Tables of what students learn from: pairs or none, one domain, several teachers, families."""
+"""Tables of what students learn from: pairs or unpaired data, one domain, teachers, families."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from result_tables.table import Result, Table, each, millions, of_seeds, rows
 
 
 def gains(result: Result) -> str:
-    """Arms of one benchmark, with their gains over the first one."""
+    """Return the arms of one benchmark, with their gains over the first one."""
     body = [
         (name, of_seeds(row["r1"]), f"{row['gain_mean']:+.2f} ({each(row['gain'], '+.1f')})")
         for name, row in result["arms"].items()
@@ -44,7 +44,7 @@ def domain_importance(result: Result) -> str:
 
 
 def tailored(result: Result) -> str:
-    """Classifiers of one domain, beside the general student and the paired one."""
+    """Return classifiers of each domain, beside the general student and the paired one."""
     body = []
     for domain, about in result["domains"].items():
         arms = about["arms"]
@@ -60,7 +60,7 @@ def tailored(result: Result) -> str:
 
 
 def selection(result: Result) -> str:
-    """The parts of the benchmark that have been measured."""
+    """Return the parts of the benchmark that have been measured."""
     parts = []
     if planted := result.get("planted"):
         keys = ("precision", "recall at twice as many")

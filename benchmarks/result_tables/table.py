@@ -1,7 +1,7 @@
-"""Tables of pages, written from result files.
+"""Tables in pages, written from result files.
 
-``<!-- table: NAME -->`` and ``<!-- end -->`` enclose the table NAME of a page. Where one of its
-result files is missing, what stands there is left as it is.
+``<!-- table: NAME -->`` and ``<!-- end -->`` enclose the table NAME of a page. If one of its result
+files is missing, the existing text is left unchanged.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Result = dict[str, Any]  # a result file
 class Table:
     """A table; ``markdown`` takes the contents of the result ``files``, in their order.
 
-    ``timed``: the processors and their loads are named below.
+    ``timed``: processors and their loads are listed below the table.
     """
 
     markdown: Callable[..., str]
@@ -31,11 +31,11 @@ class Table:
     timed: bool = False
 
     def missing(self, results: Path = RESULTS) -> list[str]:
-        """Return the result files that are not there."""
+        """Return the missing result files."""
         return [name for name in self.files if not (results / name).is_file()]
 
     def text(self, results: Path = RESULTS) -> str:
-        """Return the table; all result files have to be there."""
+        """Return the table; all result files must exist."""
         files = [(results / name).read_text(encoding="utf-8") for name in self.files]
         contents = [json.loads(text) for text in files]
         machines = dict.fromkeys(map(_machine, contents)) if self.timed else ()
@@ -45,13 +45,13 @@ class Table:
 def _machine(result: Result) -> str:
     machine = result["machine"]
     load = machine.get("load")
-    busy = max(load) if isinstance(load, list) else load  # before and after, in some
+    busy = max(load) if isinstance(load, list) else load  # a list: before and after
     about = f"{machine['cores']} cores" + ("" if busy is None else f", load {busy:g}")
     return f"{machine['cpu']} ({', '.join(machine['flags'])}), {about}."
 
 
 def filled(page: str, tables: Mapping[str, Table], results: Path = RESULTS) -> str:
-    """Return the text of a page with its tables; raises KeyError for a name that is none."""
+    """Return a page's text with its tables filled in; raise KeyError for an unknown name."""
 
     def block(match: re.Match[str]) -> str:
         table = tables[match[1]]
@@ -80,7 +80,7 @@ def bold(text: object, wanted: bool = True) -> str:
 
 
 def of_seeds(values: Sequence[float], *, best: bool = False) -> str:
-    """Return the mean of a figure, and each seed's where there are several."""
+    """Return the mean of a figure and, if there are several seeds, each seed's value."""
     mean = bold(f"{statistics.mean(values):.1f}", best)
     return mean if len(values) == 1 else f"{mean} ({each(values)})"
 

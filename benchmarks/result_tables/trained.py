@@ -42,7 +42,7 @@ def _best(variants: dict[str, Any]) -> str:
 
 
 def arms(*students: Result) -> str:
-    """Inheritance, affinity and neither, one row a student."""
+    """Return inheritance, affinity and neither, one row per student."""
     names = ("inherited", "affinity", "scratch")
     body = []
     for result in students:
@@ -55,7 +55,7 @@ def arms(*students: Result) -> str:
 
 
 def steps_to_scratch(*students: Result) -> str:
-    """Steps after which an arm has the recall that scratch ends with, seed by seed."""
+    """Return, by seed, the steps after which an arm reaches the final recall from scratch."""
     names = {"inherited": "inherited + affinity", "affinity": "random + affinity"}
     body = [
         [
@@ -144,7 +144,7 @@ def mapped(*results: Result) -> str:
 
 
 def paths(*results: Result) -> str:
-    """Ways to shrink a teacher, which comes first."""
+    """Return ways to shrink a teacher; the first row is the teacher."""
     body: list[tuple[object, ...]] = [("teacher", "", "", f"{results[0]['teacher']['r1']:.1f}")]
     body += [
         (
@@ -190,7 +190,7 @@ def training_speed_gpu(result: Result) -> str:
 
 
 def shipped_15(result: Result) -> tuple[str, str, str]:
-    """The front page's line of the small student."""
+    """Return the front page's row about the small student."""
     teacher, student = result["teacher"], result["runs"]["starter-15"]
     share = student["encoder_parameters"] / teacher["encoder_parameters"]
     kept = statistics.mean(student["t2i_r1"]) / teacher["t2i_r1"]

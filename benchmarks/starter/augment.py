@@ -12,7 +12,7 @@ def _uniform(n: int, low: float, high: float, reference: Tensor) -> Tensor:
 
 
 def _affine(ink: Tensor) -> Tensor:
-    """Turn, shear, scale and shift [B, 3, H, W]; never mirrored: arrows and letters mean it."""
+    """Turn, shear, scale and shift [B, 3, H, W]; mirroring would change arrows and letters."""
     n = len(ink)
     angle = _uniform(n, -0.22, 0.22, ink)
     size = torch.exp(_uniform(n, -0.22, 0.22, ink))
@@ -28,7 +28,7 @@ def _affine(ink: Tensor) -> Tensor:
 
 
 def _stroke(ink: Tensor, mono: Tensor) -> Tensor:
-    """Thicken a third of the line drawings by one pixel, thin a few, blur some of all."""
+    """Thicken a third of the line drawings by one pixel, thin a few, and blur some pictures."""
     n = len(ink)
     roll = torch.rand(n, device=ink.device)
     thick = (mono & (roll < 0.33)).nonzero().flatten()
@@ -44,7 +44,7 @@ def _stroke(ink: Tensor, mono: Tensor) -> Tensor:
 
 
 def _colours(ink: Tensor) -> Tensor:
-    """Slight changes of brightness and saturation; hue stays: hearts and flags differ by it."""
+    """Change brightness and saturation slightly; hue stays, as hearts and flags differ by it."""
     n = len(ink)
     grey = ink.mean(dim=1, keepdim=True)
     saturation = torch.where(
@@ -56,7 +56,7 @@ def _colours(ink: Tensor) -> Tensor:
 
 
 def _tint(picture: Tensor, mono: Tensor) -> Tensor:
-    """Other ink and paper for half of the line drawings, some inverted; paper for a few others."""
+    """Tint half of the line drawings and invert some; tint the background of a few others."""
     n = len(picture)
     roll = torch.rand(n, device=picture.device)
     paper = torch.where(roll < 0.25, 0.75, 1.0).view(-1, 1, 1, 1)
@@ -71,7 +71,7 @@ def _tint(picture: Tensor, mono: Tensor) -> Tensor:
 
 @torch.no_grad()
 def augment(rgb: Tensor, mono: Tensor) -> Tensor:
-    """uint8 pictures [B, 3, 64, 64] and which are line drawings [B] to augmented ones in -1..1."""
+    """Augment uint8 pictures [B, 3, 64, 64] to -1..1; ``mono`` [B] marks line drawings."""
     ink = _affine(1 - rgb.float() / 255)
     ink = _colours(_stroke(ink, mono)).clamp_(0, 1)
     return _tint(1 - ink, mono).clamp_(0, 1).mul_(2).sub_(1)

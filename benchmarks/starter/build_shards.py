@@ -2,7 +2,7 @@
 
 ``python -m starter.build_shards --packages node_modules --out DIR``
 
-Needs resvg-py, Pillow and the npm packages named in ATTRIBUTION.md; nothing else of this project
+Needs resvg-py, Pillow and the npm packages named in ATTRIBUTION.md; nothing else in this project
 needs them. The same packages always give the same shards, byte for byte.
 """
 
@@ -47,7 +47,7 @@ SPLIT_ORDER = ("train", "val", "test_style", "test_concepts")
 
 
 def captions(picture: Picture, unseen: frozenset[str]) -> list[str]:
-    """Caption lines: the name first, then richer ones; in training no unseen concept's name."""
+    """Caption lines: the name first, then richer ones; in training without unseen concepts."""
     tags = [
         tag
         for tag in visible_keywords(picture, unseen)
@@ -65,20 +65,20 @@ def captions(picture: Picture, unseen: frozenset[str]) -> list[str]:
 
 
 def visible_keywords(picture: Picture, unseen: frozenset[str]) -> list[str]:
-    """Keywords, in training without the names of unseen concepts."""
+    """Return the keywords; in training, without the names of unseen concepts."""
     if picture.split != "train":
         return picture.keywords
     return [keyword for keyword in picture.keywords if keyword.casefold() not in unseen]
 
 
 def hidden_keywords(pictures: list[Picture], unseen: frozenset[str]) -> set[str]:
-    """Names of unseen concepts that the samples of training would have as keywords."""
+    """Return names of unseen concepts that training samples would have as keywords."""
     keywords = {k.casefold() for p in pictures if p.split == "train" for k in p.keywords}
     return keywords & unseen
 
 
 def collect(packages: Path) -> list[Picture]:
-    """All pictures chosen for the kit, with their splits, before anything is drawn."""
+    """Return all pictures chosen for the kit, with their splits, before any are drawn."""
     brands = brand_names(packages)
     icons = [p for family in ICON_FAMILIES for p in icon_pictures(packages, family, brands)]
     pictures = list(emoji_pictures(packages)) + choose_icons(icons)
@@ -101,8 +101,8 @@ def _draw_or_none(source: str | bytes) -> Drawing | None:
 def draw_all(pictures: list[Picture], workers: int) -> dict[str, Drawing]:
     """Draw every picture; blank, repeated and nearly repeated drawings are omitted.
 
-    Held-out drawings are compared after those of training, so that tests contain no training
-    drawing; pictures that widen training come last, so that they remove nothing from the tests.
+    Held-out drawings are compared after those for training, so that tests contain no training
+    drawing. Pictures that widen training come last, so that they remove nothing from the tests.
     """
     with ProcessPoolExecutor(workers) as pool:
         drawings = list(pool.map(_draw_or_none, [p.svg for p in pictures], chunksize=64))
@@ -155,7 +155,7 @@ def build(packages: Path, out: Path, workers: int = 2) -> dict[str, Any]:
     """Build all shards under ``out/shards`` and return the index that is written beside them."""
     pictures = collect(packages)
     drawings = draw_all(pictures, workers)
-    # Only now, as what a spared style has drawn stays out of the tests all the same.
+    # Only now: drawings of spared styles must stay out of the tests, too.
     pictures = spare_styles([p for p in pictures if p.key in drawings])
     train_concepts = {p.concept for p in pictures if p.split == "train" and not p.wider}
     styles = ("test_style",)

@@ -1,7 +1,7 @@
 """Prune CLIP's BPE to the kit's words: ``python -m starter.build_tokenizer``.
 
-Only merges in the closure of the used tokens are kept, in their order, so the kit's names and
-common tags get as many tokens as with the full vocabulary, and other words fall back to pieces.
+Only merges that build used tokens are kept, in their order. The kit's names and common tags thus
+have as many tokens as with the full vocabulary, and other words fall back to pieces.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from tinyclip_edge.starter.kit import read_split
 
 CONTEXT = 16  # tokens, start and end included
 START, END = "<|startoftext|>", "<|endoftext|>"
-# transformers wants a padding token of its own; this one (a zero byte that ends a word) is never
-# text. open_clip is told to turn it into 0, its padding; the tokenizers library pads with 0 itself.
+# transformers needs a separate padding token; this one (a zero byte that ends a word) never occurs
+# in text. open_clip is configured to replace it by its padding 0, with which tokenizers pads.
 HF_PAD = "Ā</w>"
-TAG_USES = 12  # pictures under a tag from which on its words are served whole
+TAG_USES = 12  # pictures with a tag from which on its words are kept as whole tokens
 BPE_FILE = "bpe_pruned.txt.gz"
 EXTRA_TEXT = (
     "a photo of a an the picture image drawing icon pictogram symbol sign emoji of in on with and "
@@ -34,7 +34,7 @@ EXTRA_TEXT = (
 
 
 def kit_words(kit: Path) -> set[str]:
-    """Words that the tokenizer has to serve whole: all of names, and of tags those used often."""
+    """Words that must stay whole tokens: all words of names, and frequent words of tags."""
     words, tags = set(EXTRA_TEXT.split()), Counter[str]()
     for split in SPLITS:
         for sample in read_split(kit, split):
@@ -44,7 +44,7 @@ def kit_words(kit: Path) -> set[str]:
 
 
 def prune(texts: set[str]) -> list[tuple[str, str]]:
-    """Merges of CLIP's BPE that the texts use, closed under how each merged token is built."""
+    """Merges of CLIP's BPE that the texts use, including all that build each merged token."""
     from open_clip.tokenizer import SimpleTokenizer
 
     full = SimpleTokenizer()
@@ -69,7 +69,7 @@ def vocabulary(merges: list[tuple[str, str]]) -> dict[str, int]:
 
 
 def tokenizer_json(merges: list[tuple[str, str]]) -> str:
-    """The same tokenizer for the ``tokenizers`` library, padding (id 0) and truncation set."""
+    """The same tokenizer for the ``tokenizers`` library, with padding (id 0) and truncation."""
     from tokenizers import (
         Regex,
         Tokenizer,

@@ -1,6 +1,6 @@
 """Measure a teacher on the kit: ``python -m starter.evaluate_teacher``.
 
-Every set is N pictures and N captions, one each per concept; the caption is the concept's name.
+Every set has N pictures and N captions, one of each per concept; the caption is the concept's name.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def stack_pixels(samples: Iterable[KitSample]) -> Tensor:
 
 
 def recalls(images: Features, texts: Features) -> dict[str, float]:
-    """Percentages of unit-norm ``[N, D]`` features in pairs, measured as ``tinyclip-edge eval``."""
+    """Return recalls in percent of paired unit-norm ``[N, D]`` features, as `eval` does."""
     recall = retrieval_of_features(images, texts)
     shares = {
         **{f"i2t@{k}": recall.i2t[k] for k in (1, 5)},
@@ -114,7 +114,7 @@ class Evaluator:
         self.sets: dict[str, tuple[Tensor, Tensor]] = {}
         for name, (split, test) in sets.items():
             by_concept: dict[str, KitSample] = {}
-            # Emoji first, as `tinyclip-edge eval` prefers an emoji's picture to an icon's.
+            # Emoji first: `tinyclip-edge eval`, too, prefers an emoji's picture to an icon's.
             for sample in sorted(by_split[split], key=lambda s: s.about["kind"] != "emoji"):
                 if test(sample):
                     by_concept.setdefault(sample.concept, sample)

@@ -1,8 +1,8 @@
 """Meanings of phrases as a target for both towers: affinity to the names of all concepts.
 
-A sentence encoder (see ``phrases.py``) says how close any phrase is to each training concept. The
+A sentence encoder (see ``phrases.py``) measures how close a phrase is to each training concept. The
 text tower mimics these affinities, the image tower those of its concept: affinity mimicking of
-arXiv 2309.12314 with a teacher of texts alone.
+arXiv 2309.12314 with a text-only teacher.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ HIDDEN_WIDTH = 512
 TEMPERATURE = 0.03  # of the sentence encoder's cosines
 SCALE = 30.0  # of the towers' cosines to the concepts' places
 OWN_CONCEPT = 0.6  # share of the target that is the picture's own concept
-PRACTICE = 192  # phrases a step
-LONGEST = 12  # tokens of a phrase
+PRACTICE = 192  # phrases per step
+LONGEST = 12  # maximum tokens of a phrase
 SEED_STEP = 1_000_003
 DESCRIBED, KEYWORDS = 0.35, 0.3  # shares of captions, the rest are names
 
@@ -47,7 +47,7 @@ class PhraseBank:
         self._short = np.flatnonzero(lengths <= LONGEST)
 
     def captions(self, concepts: Sequence[int], rng: np.random.Generator) -> list[int]:
-        """Rows of one text for each concept: its name, its keywords, or a description."""
+        """Return a row of one text for each concept: its name, a keyword, or a description."""
         rows = []
         for concept in concepts:
             own, described = self._own[concept], self._described[concept]
@@ -91,7 +91,7 @@ class MeaningPrior(nn.Module):
         self.register_buffer("concept_meanings", bank.concept_meanings, persistent=False)
 
     def affinity(self, meanings: Tensor) -> Tensor:
-        """Shares ``[N, C]`` of all concepts in meanings ``[N, 384]``, each row's sum one."""
+        """Shares ``[N, C]`` of all concepts in meanings ``[N, 384]``; each row sums to one."""
         return F.softmax(meanings @ self.concept_meanings.T / TEMPERATURE, dim=-1)
 
     def loss(
@@ -103,7 +103,7 @@ class MeaningPrior(nn.Module):
         captions: Tensor,
         step: int,
     ) -> Tensor:
-        """Mean cross-entropy of pictures, captions and practised phrases to their affinities.
+        """Mean cross-entropy of pictures, captions and practice phrases to their affinities.
 
         ``images`` and ``texts`` are unit norm ``[B, 256]``, ``rows`` their concepts ``[B]`` and
         ``captions`` the meanings ``[B, 384]`` of the texts; ``encode`` embeds ids.
@@ -123,9 +123,9 @@ class MeaningPrior(nn.Module):
         ) / 3
 
     def shared_targets(self, rows: Tensor, captions: Tensor) -> tuple[Tensor, Tensor]:
-        """Targets ``[B, B]`` of a batch's pictures and of its texts, each row's sum one.
+        """Targets ``[B, B]`` of a batch's pictures and of its texts; each row sums to one.
 
-        Half is a picture's own caption, half what means alike.
+        Half of the weight is on a picture's own caption, half is shared by similar meanings.
         """
         with torch.no_grad():
             cosines = self.concept_meanings[rows] @ captions.to(rows.device).T

@@ -1,4 +1,4 @@
-"""Muon in float32 with equal shapes batched; torch's own runs in bfloat16, slow on most CPUs."""
+"""Muon in float32, with equal shapes batched; torch's runs in bfloat16, slow on most CPUs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COEFFICIENTS = (
 
 
 def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
-    """Nearly the nearest orthogonal matrices of [N, rows, columns]."""
+    """Approximate the nearest orthogonal matrices of [N, rows, columns]."""
     a, b, c = COEFFICIENTS
     flip = matrices.shape[1] > matrices.shape[2]
     x = matrices.transpose(1, 2) if flip else matrices

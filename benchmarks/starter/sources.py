@@ -22,11 +22,11 @@ ICON_FAMILIES = (
     "icon-park", "solar", "streamline-color", "flat-color-icons", "mingcute", "iconoir", "ion",
     "bi", "fa6-solid", "maki", "medical-icon", "ph",
 )  # fmt: skip
-# For training alone: they came later, when the tests' pictures had been chosen.
+# For training only: added after the tests' pictures had been chosen.
 WIDER_FAMILIES = (
     "temaki", "lucide-lab", "guidance", "streamline-ultimate", "streamline-freehand", "hugeicons",
 )  # fmt: skip
-# Families that draw without a style suffix and add one for their other drawings.
+# Style suffixes of additional drawings in families whose main drawings have none.
 SKIPPED_SUFFIXES = ("-sharp", "-outline-sharp", "-rounded", "-outline-rounded", "-24px", "-11")
 # fmt: off
 DULL_CATEGORIES = frozenset(
@@ -78,7 +78,7 @@ def _svg(icons: dict[str, Any], name: str) -> str:
 
 
 def _hex_code(code: str) -> str:
-    """Code points without the variation selector, which packages write or leave out at will."""
+    """Code points without the variation selector, which only some packages write."""
     return "-".join(c for c in code.lower().split("-") if c != "fe0f")
 
 
@@ -203,7 +203,7 @@ def _emoji_picture(
 
 
 def _noto_flags(packages: Path, table: EmojiTable) -> Iterator[Picture]:
-    """Noto's flags, which its SVG package lacks, as the 64 px PNG of emoji-datasource-google."""
+    """Noto's flags, which its SVG package lacks, as 64 px PNGs of emoji-datasource-google."""
     folder = packages / "emoji-datasource-google" / "img" / "google" / "64"
     for path in sorted(folder.glob("*.png")):
         row = table.rows.get(_hex_code(path.stem))
@@ -244,14 +244,14 @@ def _categories(packages: Path, family: str) -> dict[str, str]:
 
 
 def icon_pictures(packages: Path, family: str, brands: set[str]) -> Iterator[Picture]:
-    """One drawing per name of one icon family; which style drawing is settled by a stable hash."""
+    """One drawing per name of one icon family; a stable hash chooses between its styles."""
     icons = _family(packages, family)
     categories = _categories(packages, family)
     drawings: dict[str, list[str]] = {}
     for raw in icons["icons"]:
         name = icon_name(raw)
         if raw.startswith("i-") and family == "medical-icon":
-            continue  # the same sign again, in a box
+            continue  # the same sign, in a box
         if name is None or name in brands or raw.endswith(SKIPPED_SUFFIXES):
             continue
         drawings.setdefault(name, []).append(raw)

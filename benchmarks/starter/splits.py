@@ -15,7 +15,7 @@ from starter.sources import (
 
 SEED = 20
 ICON_PICTURES = 17_500
-UNSEEN_EMOJI = 0.15  # share of the concept groups that have an emoji (flags never)
+UNSEEN_EMOJI = 0.15  # share of the concept groups with an emoji (never flags)
 UNSEEN_ICON = 0.08  # share of the groups that only icons draw
 VAL_UNSEEN = 0.04
 TEST_STYLES = ("twemoji", "ph")
@@ -23,18 +23,18 @@ VAL_STYLE = "streamline-emojis"
 UNSEEN_STYLES = ("noto", "twemoji", "emojione", "fluent-emoji-flat")  # used for unseen emoji
 MAX_UNSEEN_GROUP = 60  # pictures
 MAX_TEST_ICONS = 2  # pictures of an unseen icon name
-SINGLES_PER_WORD = 14  # breadth: names sharing a word, among those only one family draws
-# Styles without colour or of few emoji: in training they make room for more concepts.
+SINGLES_PER_WORD = 14  # for breadth: names with the same word that only one family draws
+# Styles without colour or with few emoji, dropped from training to make room for more concepts.
 SPARED_STYLES = ("emojione-monotone", "fluent-emoji-high-contrast", "fxemoji")
 WIDER_PICTURES = 5_000
-WIDER_PER_WORD = 5  # names sharing a word, those of the first choice counted
+WIDER_PER_WORD = 5  # names with the same word, including those chosen first
 SECOND_DRAWINGS = ("temaki", "lucide-lab", "guidance")  # things, not signs of a user interface
-# Order in which a canonical picture is chosen, and duplicates are resolved.
+# Order in which canonical pictures are chosen and duplicates are resolved.
 RANK = {family: i for i, family in enumerate(EMOJI_FAMILIES + ICON_FAMILIES + WIDER_FAMILIES)}
 
 
 def choose_icons(pictures: list[Picture], seed: int = SEED) -> list[Picture]:
-    """Names drawn by two or more families first, then single ones chosen for breadth of words."""
+    """Return icons that several families draw, then those of one, chosen for breadth of words."""
     families = Counter(p.concept for p in pictures if p.family not in TEST_STYLES)
     test_pictures = [p for p in pictures if p.family in TEST_STYLES and families[p.concept] > 0]
     icons = [p for p in pictures if families[p.concept] > 1 and p.family not in TEST_STYLES]
@@ -58,7 +58,7 @@ def choose_icons(pictures: list[Picture], seed: int = SEED) -> list[Picture]:
 
 
 def assign_groups(pictures: list[Picture], seed: int = SEED) -> dict[str, str]:
-    """Split of every concept group: train, val or test_concepts; flags are always train."""
+    """Return each concept group's split: train, val or test_concepts; flags are always train."""
     emoji = {p.group_key for p in pictures if p.kind == "emoji"}
     flags = {p.group_key for p in pictures if p.flag or "flag" in p.group_key.split()}
     groups = sorted({p.group_key for p in pictures})
@@ -69,7 +69,7 @@ def assign_groups(pictures: list[Picture], seed: int = SEED) -> dict[str, str]:
         ([g for g in groups if g in emoji and g not in flags], UNSEEN_EMOJI),
         ([g for g in groups if g not in emoji and g not in flags], UNSEEN_ICON),
     ):
-        # Huge groups ("arrow", "square") would take a large part of the training pictures away.
+        # Holding out huge groups ("arrow", "square") would cost too many training pictures.
         smaller = [g for g in pool if size[g] <= MAX_UNSEEN_GROUP]
         tests, vals = round(share * len(smaller)), round(VAL_UNSEEN * len(smaller))
         split.update(dict.fromkeys(smaller[:tests], "test_concepts"))
@@ -97,14 +97,14 @@ def place(pictures: list[Picture], groups: dict[str, str]) -> list[Picture]:
         elif picture.kind == "emoji" and picture.family not in UNSEEN_STYLES:
             continue
         elif side == "val" and picture.family in TEST_STYLES:
-            continue  # choosing must not see the test styles
+            continue  # tuning must not see the test styles
         picture.split = side
         placed.append(picture)
     return placed
 
 
 def spare_styles(placed: list[Picture]) -> list[Picture]:
-    """Drop training pictures of spared styles, except of concepts that no other style draws."""
+    """Drop training pictures of spared styles, except for concepts that no other style draws."""
     concepts_elsewhere = {
         p.concept for p in placed if p.split == "train" and p.family not in SPARED_STYLES
     }

@@ -17,8 +17,8 @@ from starter.meanings import PhraseBank
 from tinyclip_edge.starter.kit import KitSample, read_split
 
 FLAG_WEIGHT = 0.6
-# Share of emoji in the batches of a cycle, from a step on: near neighbours as negatives, yet some
-# of each. Icons take longer, so they get more once the emoji are learnt.
+# By first step, the shares of emoji in a cycle of batches: mostly one kind, for similar negatives,
+# but some of each. Icons take longer to learn, so they get more once the emoji are learnt.
 EMOJI_SHARES = {0: (0.85, 0.2), 1150: (0.75, 0.15, 0.1), 1819: (0.6, 0.05, 0.1)}
 LONGEST = 10  # tokens of a training caption, start and end included, unless the name has more
 TEMPLATES = ("a photo of {}", "an icon of {}", "a picture of a {}", "{} icon", "the {}", "{} emoji")
@@ -55,7 +55,7 @@ class Sampler:
         self.mono = spread.flatten(1).amax(dim=1) <= 12
         self.concepts = {c: i for i, c in enumerate(sorted({s.concept for s in self.samples}))}
         if bank is not None and bank.concepts != list(self.concepts):
-            raise SystemExit("the phrase bank is of another kit; build it again")
+            raise SystemExit("the phrase bank belongs to another kit; build it again")
         self.rows = np.array([self.concepts[s.concept] for s in self.samples])
         self.pools = {kind: self._pool(kind) for kind in ("emoji", "icon")}
 
@@ -67,7 +67,7 @@ class Sampler:
         names = sorted(members)
         weights = np.ones(len(names))
         for i, name in enumerate(names):
-            if kind == "icon":  # names that several families draw teach more
+            if kind == "icon":  # names drawn by several families teach more
                 weights[i] = min(len(members[name]), 4) ** 0.5
             elif self.samples[members[name][0]].about["flag"]:
                 weights[i] = FLAG_WEIGHT
@@ -88,7 +88,7 @@ class Sampler:
     def __call__(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Augmented pictures [B, 3, 64, 64], ids [B, longest], concept rows [B] of a step.
 
-        Fourth are the texts' meanings [B, 384], without a phrase bank an empty tensor.
+        The fourth tensor has the texts' meanings [B, 384]; it is empty without a phrase bank.
         """
         picks = self._pick(step)
         rng = np.random.default_rng((self.seed, step, 1))
@@ -100,7 +100,7 @@ class Sampler:
             return augment(self.pixels[index], self.mono[index]), ids, rows, meanings
         texts = [_caption(self.samples[i], rng) for i in picks]
         encoded = self.tokenizer.encode_batch(texts)
-        for i, e in enumerate(encoded):  # long captions cost time: their bare names instead
+        for i, e in enumerate(encoded):  # long captions cost time: use only the name instead
             if sum(e.attention_mask) > LONGEST:
                 encoded[i] = self.tokenizer.encode(self.samples[picks[i]].concept)
         ids = torch.tensor([e.ids for e in encoded])

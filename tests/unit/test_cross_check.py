@@ -58,7 +58,7 @@ def test_images_on_disk_are_read_for_pairs(check, tmp_path):
 
 @pytest.mark.parametrize("text", ["", "two\nlines"])
 def test_a_caption_that_the_other_ruler_would_split_is_refused(check, tmp_path, text):
-    with pytest.raises(SystemExit, match="one line a caption"):
+    with pytest.raises(SystemExit, match="to be exactly one line"):
         check.write_pairs(EvalSet("toy", (picture("PNG"),), (text,)), tmp_path)
 
 

@@ -92,4 +92,4 @@ def test_rates_tuned_elsewhere_are_shown_and_not_tuned(arms, capsys):
     assert "--rates affinity=5e-4 scratch=1e-3 --out benchmarks/results/arms-50" in shown
     with pytest.raises(SystemExit):
         arms.fixed_rates(parsed(arms, "--rates", "random=1e-3"), parser)
-    assert "'random' is none of inherited, affinity, scratch" in capsys.readouterr().err
+    assert "unknown arm 'random'; choose from inherited, affinity" in capsys.readouterr().err

@@ -96,7 +96,7 @@ def test_what_a_job_needs_is_run_before_it(toy):
 def test_a_job_fails_without_what_it_needs(toy):
     (toy.scripts / "toy_print.py").write_text("raise SystemExit(3)\n")
     assert evidence.measure(toy, only=["write"]) == ["print", "write"]
-    assert "failed, as it needs print" in (toy.work / "log.txt").read_text()
+    assert "failed: it needs print" in (toy.work / "log.txt").read_text()
 
 
 def test_no_job_is_started_when_the_time_is_over(toy):

@@ -86,7 +86,7 @@ def test_a_failed_tuning_run_ends_what_needs_it(arms, jobs, tmp_path, monkeypatc
 def test_a_folder_keeps_runs_of_one_kind(arms, tmp_path):
     arms.check_settings(tmp_path, {"steps": 300, "precision": "bf16"})
     arms.check_settings(tmp_path, {"steps": 300, "precision": "bf16"})
-    with pytest.raises(SystemExit, match="holds runs of steps 300; give them again"):
+    with pytest.raises(SystemExit, match="has runs with steps 300; use the same"):
         arms.check_settings(tmp_path, {"steps": 1200, "precision": "bf16"})
 
 
