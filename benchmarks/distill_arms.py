@@ -41,7 +41,7 @@ NAMES = {
     "scratch": "random + contrastive (from scratch)",
 }
 TUNING_SEED = 1000
-PLOT_FLOOR = 0.05  # per cent; chance is 0.06
+PLOT_FLOOR = 0.05  # percent; chance is 0.06
 RECIPES = {"starter-50": "starter", "starter-15": "starter-15"}  # configuration of a student
 STORED_STUDENT = "starter-50"  # quickstart's
 

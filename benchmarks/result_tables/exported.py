@@ -55,7 +55,7 @@ def convolutions(result: Result) -> str:
         )
         for name, cosine in trained["cosine"].items()
     ]
-    return rows(("form", "MB", "lowest cosine", "median", "times as quick"), body)
+    return rows(("form", "MB", "lowest cosine", "median", "times as fast"), body)
 
 
 def _place(row: dict[str, Any], *keys: str) -> tuple[Any, ...]:
@@ -181,7 +181,7 @@ def headline(quick: Result, shipped: Result, beside: Result, cold: Result, natur
          f"{recalls[2] - recalls[1]:+.1f} points of recall@1, "
          f"{percent(int8['megabytes'] / student['megabytes'])} of the bytes", "`make quickstart`"),
         ("its image tower, one thread",
-         f"{ms['torch eager'] / ms[OURS]:.1f} times as quick as PyTorch",
+         f"{ms['torch eager'] / ms[OURS]:.1f} times as fast as PyTorch",
          "`benchmarks/against_peers.py`"),
         shipped_15(shipped),
         ("process start to first text embedding, TinyCLIP-8M/16",

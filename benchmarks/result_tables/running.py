@@ -33,10 +33,10 @@ def cold_search(result: Result) -> str:
 
 def serve_load(result: Result) -> str:
     body = [
-        ("answers, lost", f"{result['answers']:,}, {result['lost']}"),
-        ("answers a second", f"{result['a_second']:.0f}"),
+        ("responses, lost", f"{result['answers']:,}, {result['lost']}"),
+        ("responses per second", f"{result['a_second']:.0f}"),
         ("median, 95th percentile", f"{result['p50_s']:.1f} s, {result['p95_s']:.1f} s"),
-        ("memory after 10 s, at most",
+        ("memory after 10 s, maximum",
          f"{result['memory_mb_after_10_s']} MB, {result['memory_mb_at_most']} MB"),
         ("under way at SIGTERM, answered", f"{result['of']}, {result['answered_after_sigterm']}"),
     ]  # fmt: skip
@@ -55,15 +55,15 @@ def index_scale(result: Result) -> str:
 
     lines: dict[str, Callable[[dict[str, Any]], str]] = {
         "build, processor time": lambda run: f"{run['build_cpu_s']:.0f} s",
-        "build, most memory": lambda run: f"{run['peak_memory_mb']} MB",
-        "file, of which the graph": lambda run: f"{run['file_mb']} MB, {run['graph_mb']} MB",
-        "open the file, mapped, on the clock":
+        "build, peak memory": lambda run: f"{run['peak_memory_mb']} MB",
+        "file, graph in it": lambda run: f"{run['file_mb']} MB, {run['graph_mb']} MB",
+        "open the mapped file, wall time":
             lambda run: f"{1000 * run['search']['open_s']:.0f} ms",
-        "first search, which checks the graph, on the clock":
+        "first search, which checks the graph, wall time":
             lambda run: f"{run['search']['first_search_s']:.2f} s",
-        "memory after it, without pages of the file":
+        "memory afterwards, without pages of the file":
             lambda run: f"{run['search']['private_memory_mb']} MB",
-        "most memory, with all pages that searches read":
+        "peak memory, with all pages that searches read":
             lambda run: f"{run['search']['peak_memory_mb']} MB",
         **{key: searched(key) for key in sorted(searches, key=lambda key: key.split(",")[0])},
         "exact search": lambda run: f"{run['search']['exact_search_ms']:.0f} ms",
@@ -134,7 +134,7 @@ def familiarity(result: Result) -> str:
         name = path.parent.name if path.stem == "val" else path.stem
         body.append((SETS.get(name, name), f"{each['pictures']:,}",
                      f"{100 * each['unfamiliar']:.1f} %"))  # fmt: skip
-    return rows(("set", "pictures", "of another kind"), body)
+    return rows(("set", "pictures", "unfamiliar"), body)
 
 
 def cross_check(*results: Result) -> str:

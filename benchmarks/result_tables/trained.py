@@ -185,7 +185,7 @@ def training_speed_gpu(result: Result) -> str:
         )
         for name, mode in result["modes"].items()
     ]
-    head = ("step", "pairs/s", "times as quick", "device memory", "share of the bf16 matrix rate")
+    head = ("step", "pairs/s", "times as fast", "device memory", "share of the bf16 matrix rate")
     return rows(head, body)
 
 

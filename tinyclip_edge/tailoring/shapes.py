@@ -91,8 +91,8 @@ class TeacherTower(ABC):
         """Return all shapes in descending order, starting with those of the teacher's sizes.
 
         Widths are whole units, image sizes whole strides, and all stages lose the same share of
-        their blocks. Depth is cut as well, as TinyCLIP found layers the cheapest to lose. Each axis
-        has at most five values.
+        their blocks. Depth is cut, too, because TinyCLIP found layers the cheapest to lose. Each
+        axis has at most five values.
         """
         whole = self.shape
         depths = {tuple(max(1, int(b * share)) for b in whole.layers) for share in SHARES}

@@ -33,7 +33,7 @@ FORMAT, OLDER = "tinyclip-edge-checkpoint", 2
 WEIGHTS, STATE, ABOUT = "student.safetensors", "state.pt", "checkpoint.json"
 STATES = {"optimizer", "scaler", "rng", "beside", "stream"}  # of state.pt
 
-# Defaults for what version 3 added to checkpoint.json.
+# Defaults for the keys that version 3 added to checkpoint.json.
 NEWER = {"processes": 1, "recipe": "", "sha256": None}
 
 Count = Annotated[int, Field(ge=0, lt=MAX_STEP)]

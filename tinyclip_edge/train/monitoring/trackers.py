@@ -73,7 +73,7 @@ def _start(name: str, config: RunConfig, folder: Path, start: int) -> GeneralTra
 
     tracker: Any
     if name == "tensorboard":
-        # purge_step hides what a killed run sent after its checkpoint.
+        # purge_step hides values that a killed run sent after its checkpoint.
         options = {"purge_step": start + 1} if start else {}
         tracker = TensorBoardTracker("tensorboard", folder, **options)
     else:

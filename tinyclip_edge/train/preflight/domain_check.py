@@ -62,7 +62,7 @@ class ConfusedLabels:
 
 @dataclass(frozen=True, slots=True)
 class DomainCheck:
-    """Images without captions, and labels, as a teacher sees them; shares are of the images."""
+    """How a teacher judges images without captions and labels; shares are of the images."""
 
     images: int
     labels: int
