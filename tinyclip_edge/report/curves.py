@@ -153,7 +153,7 @@ def _kl(steps: Sequence[Event]) -> Iterator[Safe]:
         positive = all(value >= 0 for _, value in line.points)
         draw = partial(draw_lines, lines=[line], ylabel="nats", marks=stage_starts(steps),
                        linear=positive, bottom=0 if positive else None)  # fmt: skip
-        yield figure("kl", KL, draw, caption=_trend_caption(line, "0: the teacher's own. "))
+        yield figure("kl", KL, draw, caption=_trend_caption(line, "0: the same as the teacher. "))
 
 
 def _trend_caption(line: Line, prefix: str) -> str:

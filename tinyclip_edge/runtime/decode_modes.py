@@ -11,8 +11,8 @@ class DecodeMode(NamedTuple):
     """How far a picture may be reduced before it is resampled to a model's input."""
 
     text: str
-    # The least size after such a reduction, as a multiple of the size it is resampled to: of a JPEG
-    # decoded at 1/2, 1/4 or 1/8, and of any picture averaged in squares of pixels. None: not done.
+    # Least size after a reduction, as a multiple of the size it is then resampled to: for a JPEG
+    # decoded at 1/2, 1/4 or 1/8, and for any picture averaged in squares of pixels. None: not done.
     decoded: float | None = None
     averaged: float | None = None
 

@@ -189,7 +189,7 @@ class EdgeCLIP(PictureSearch):
 
     @property
     def preprocess(self) -> Preprocess:
-        """The image tower's preprocessing, so that it can be timed separately."""
+        """The image tower's preprocessing, so that callers can time it separately."""
         return self._parts.image_side()[0]
 
     def token_ids(self, text: str) -> list[int]:

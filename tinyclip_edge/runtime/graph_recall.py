@@ -35,7 +35,7 @@ def graph_of(
     """Return a graph of all pictures; see ``ImageIndex.approximate``."""
     if not 0 < recall <= 1 or k < 1:
         raise DataError(
-            f"approximate: recall {recall:g} must be above 0 and at most 1, k {k} at least 1"
+            f"approximate: recall must be above 0 and at most 1 ({recall:g}), and k 1 or more ({k})"
         )
     graph, features = index.graph, index.features
     with reported(progress, "graph") as report:

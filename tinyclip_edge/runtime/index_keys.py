@@ -48,7 +48,7 @@ class MappedKeys(Sequence[str]):
             return NotImplemented
         return len(self) == len(other) and all(map(str.__eq__, self, other))
 
-    def index(self, value: Any, start: int = 0, stop: int | None = None) -> int:  # noqa: ANN401 - as of Sequence
+    def index(self, value: Any, start: int = 0, stop: int | None = None) -> int:  # noqa: ANN401 - as in Sequence
         """Return the first row of a key; raise ValueError if there is none."""
         first, last, _ = slice(start, stop).indices(len(self))
         for row, key in enumerate(self._texts(first, last), first):

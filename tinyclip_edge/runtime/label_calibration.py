@@ -51,7 +51,7 @@ class HeldOut:
         labels: Sequence[str],
         templates: Sequence[str] = ("{}",),
     ) -> HeldOut:
-        """Return pictures with the labels that a teacher gives them. Raises DataError."""
+        """Return pictures with the labels that a teacher assigns to them. Raises DataError."""
         classes = class_features(teacher, labels, templates)
         targets = (teacher.encode_image(images) @ classes.T).argmax(axis=1)
         return cls(images, targets.tolist(), tuple(labels), tuple(templates), teacher.name)
