@@ -60,19 +60,17 @@ class FamilyTable:
         return list(next(iter(self.rows.values()), {}))
 
     @property
-    def reasons(self) -> list[tuple[str, str, str]]:
-        """Family, ability and reason of each ``no``."""
-        return [
-            (family, ability, cell.reason)
-            for family, cells in self.rows.items()
-            for ability, cell in cells.items()
-            if not cell.works
-        ]
-
-    @property
     def notes(self) -> list[str]:
-        """A line for each ``no``: family, ability and reason."""
-        return [f"{family}, {ability}: {reason}" for family, ability, reason in self.reasons]
+        """A line for each reason: the family, the abilities that do not work, the reason."""
+        abilities: dict[tuple[str, str], list[str]] = {}
+        for family, cells in self.rows.items():
+            for ability, cell in cells.items():
+                if not cell.works:
+                    abilities.setdefault((family, cell.reason), []).append(ability)
+        return [
+            f"{family} ({', '.join(names)}): {reason}"
+            for (family, reason), names in abilities.items()
+        ]
 
     @property
     def origin(self) -> str:
