@@ -87,7 +87,7 @@ class InheritanceError(TinyClipError):
 
 
 class BundleError(TinyClipError):
-    """An edge bundle is missing, changed, of another version or unfit for the request."""
+    """An edge bundle is missing, changed, of another version or unsuitable for the request."""
 
 
 class DeviceError(TinyClipError):

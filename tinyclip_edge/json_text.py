@@ -96,7 +96,7 @@ def read_json_table(
     values: int = JSON_VALUES,
     unique_keys: bool = False,
 ) -> dict[str, Any]:
-    """Return the object in a file; all of it can be written again.
+    """Return the object in a file; it can be written again as UTF-8.
 
     Raises ``error`` as ``read_json_file`` does, for anything but an object, for half of a surrogate
     pair and, with ``unique_keys`` (for files that only this project writes), for a repeated key.

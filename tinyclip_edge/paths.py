@@ -98,7 +98,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def stays_inside(folder: str | Path, name: str) -> bool:
-    """Whether the file ``name`` of a folder is there itself, not through a link.
+    """Whether the file ``name`` of a folder is really there, not a link to elsewhere.
 
     Only the links of Hugging Face's cache are accepted: its snapshots are folders of links into
     the ``blobs`` beside them.

@@ -33,7 +33,7 @@ def load_plugin(group: str, name: str) -> Any:  # noqa: ANN401 - whatever the pa
     entry = _entries(group)[name]
     try:
         return entry.load()
-    # A package of others may fail in any way.
+    # Code of others may fail in any way.
     except Exception as error:
         raise PluginError(f"{described(group, name)} cannot be loaded: {error!r}") from error
 
@@ -44,7 +44,7 @@ def call_plugin(group: str, name: str, address: str, *arguments: object) -> Any:
         return load_plugin(group, name)(address, *arguments)
     except TinyClipError:
         raise
-    # A package of others may fail in any way.
+    # Code of others may fail in any way.
     except Exception as error:
         raise PluginError(f"{described(group, name)} fails on {address!r}: {error!r}") from error
 

@@ -32,7 +32,7 @@ class Precision:
     calibrated: bool = True  # layers are ranked, or ranges measured, on calibration pairs
     exact: bool = False  # must return the same hits as PyTorch
     least_cosine: float = 0.9  # to PyTorch, 1st percentile; far below a usable file's
-    convolution_cosine: float | None = None  # the same for a convolutional image tower
+    convolution_cosine: float | None = None  # for a convolutional image tower; None: no other
     replay_cosine: float = REPLAY_COSINE  # to the golden vectors on another machine
     fills_int8: bool = False  # its sums may overflow 16 bits, unless a recipe says otherwise
 

@@ -39,7 +39,7 @@ def tailor(  # noqa: PLR0913 - a public call with named options
     resume: bool = False,
     callback: Say = lambda text: None,
 ) -> TailorReport:
-    """Train and export the best student of a folder of pictures that fits into a budget.
+    """Train and export the best student for a folder of pictures that fits a budget.
 
     ``images``: a folder, without captions; ``labels`` and ``texts``: files with one per line.
     ``form``: what the budget is for: "classifier", one file for these labels, or "towers", both

@@ -52,7 +52,7 @@ def bench(
 
         options = arguments["device_options"]
         write_record(record, record_of(models[0], report, device_options=options))
-        say_result(f"{record}: a record of this device, for benchmarks/devices of the project")
+        say_result(f"record: {record}, for benchmarks/devices of the project")
     if json_output:
         print_json(report.as_dict())
         return

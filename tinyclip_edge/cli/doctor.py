@@ -108,13 +108,16 @@ def _domain(diagnosis: Diagnosis) -> Lines:
     if domain is None:
         return
     yield "labels", f"{domain.labels:,}"
-    yield "images looked at", f"{domain.images:,}"
+    yield "images examined", f"{domain.images:,}"
     yield "nearly equal to an earlier one", _share(domain.repeated)
     yield "teacher's confidence, median", _share(domain.confidence)
     if domain.recognition is not None:
         recognition = domain.recognition
         chance = _share(recognition.chance)
-        yield "a label fits best of all names", f"{_share(recognition.share)} (chance {chance})"
+        yield (
+            "a label beats common names",
+            f"{_share(recognition.share)} (chance {chance})",
+        )
     yield "labels never used", f"{len(domain.unused):,}"
     yield "pairs of labels confused", f"{len(domain.confused):,}"
     yield "images far from all labels", f"{len(domain.far):,}"

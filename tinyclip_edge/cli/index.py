@@ -166,8 +166,8 @@ def _open_model(
         decode_mode(decode)
         if existing is not None and decode != existing.decode:
             raise ConfigError(
-                f"{path} has pictures decoded {existing.decode}; leave out --decode, or index into "
-                "another file"
+                f"{path} was made with --decode {existing.decode}; leave out --decode, or index "
+                "into another file"
             )
     elif existing is None:
         decode = FAST

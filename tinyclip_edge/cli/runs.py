@@ -1,4 +1,4 @@
-"""``tinyclip-edge runs`` and ``clean``: what is in the folders of runs and bundles."""
+"""``tinyclip-edge runs`` and ``clean``: list runs, and clean up after commands."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def select(
 ) -> None:
     """Choose the pairs of a large set that match a target.
 
-    Each pair is drawn in proportion to how much likelier it is in the target than in the set.
+    Each pair is drawn in proportion to how much more likely it is in the target than in the set.
     """
     from tinyclip_edge.selection.selecting import select as select_pairs
 

@@ -46,7 +46,7 @@ def orderly_end() -> Iterator[None]:
             os.kill(os.getpid(), number)
 
     def unraised(args: sys.UnraisableHookArgs) -> None:
-        """Raise the signal again where Python dropped its SystemExit: in a weakref's callback."""
+        """Send the signal again if Python dropped its SystemExit, in a weakref's callback."""
         if first and args.exc_type is SystemExit:
             again = threading.Timer(AGAIN, os.kill, [os.getpid(), first.pop()[0]])
             again.daemon = True
@@ -67,6 +67,6 @@ def orderly_end() -> Iterator[None]:
         raise
     finally:
         sys.unraisablehook = hook
-        if not first:  # otherwise temporary folders are removed when Python exits
+        if not first:  # else folders are yet to be removed at exit
             for number in ours:
                 signal.signal(number, signal.SIG_DFL)

@@ -19,7 +19,7 @@ from tinyclip_edge.runtime.tokenizer_json import parse_tokenizer
 
 TEXTS = 200  # that recall is measured with
 SEARCHED_EXACTLY = 0.05  # largest share of pictures without a node that leaves a graph as it is
-_SHORTEST = 4  # letters of a word
+_SHORTEST = 4  # letters of a word, at least
 
 
 def update_graph(

@@ -43,7 +43,7 @@ class UnitTask(ClusterTask[Result_co], Protocol[Result_co]):
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[Result]):
-    """The end of a unit."""
+    """The result of a unit, or its error."""
 
     unit: Unit
     result: Result | None
@@ -51,7 +51,7 @@ class Outcome(Generic[Result]):
 
 
 class Step(NamedTuple):
-    """Part of a unit."""
+    """Progress within a unit."""
 
     unit: Unit
     pictures: int  # since the last step
@@ -193,7 +193,7 @@ def _closed(process: subprocess.Popen[bytes]) -> int:
 def embed_on_cluster(
     task: ClusterTask[Result], units: Sequence[Unit], address: str
 ) -> Iterator[Outcome[Result]]:
-    """Work on units on the machines of a Dask cluster, which share the folders with this one."""
+    """Work on units on the machines of a Dask cluster, which must share this one's folders."""
     with _client(address) as client:
         from distributed import as_completed
 

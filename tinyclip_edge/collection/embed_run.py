@@ -134,7 +134,7 @@ class _Run:
             )
         if header.decode != self.task.model.decode:
             raise BundleError(
-                f"{path} has pictures decoded {header.decode}, not {self.task.model.decode}; "
+                f"{path} was made with --decode {header.decode}, not {self.task.model.decode}; "
                 f"choose another folder for --out, or --decode {header.decode}"
             )
         if header.dtype != self.task.dtype:

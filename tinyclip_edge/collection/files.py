@@ -21,7 +21,7 @@ from tinyclip_edge.runtime.protocol import Features
 from tinyclip_edge.runtime.video_keys import is_video_name
 
 _BLOCK = 1 << 20  # bytes hashed at a time
-_INTERVAL = struct.Struct("<d")  # between a video's frames, at the end of its digest
+_INTERVAL = struct.Struct("<d")  # seconds between a video's frames, at the end of its digest
 
 
 class Stamp(NamedTuple):

@@ -63,7 +63,7 @@ def gone_files(
     folders: Iterable[str],
     unread: Iterable[SkippedImage],
 ) -> set[str]:
-    """Return the known keys whose file is gone from folders, except below unread folders."""
+    """Return the known keys whose file is gone from the folders, except below unread ones."""
     below = tuple(map(inside, folders))
     skipped = tuple(inside(entry.key) for entry in unread)
     return {

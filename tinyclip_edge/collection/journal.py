@@ -142,8 +142,8 @@ class Journal:
         if {**record, "decode": None} == {**header, "decode": None} and record != header:
             before = record.get("decode", EXACT)
             raise BundleError(
-                f"{self.path} holds unfinished work with pictures decoded {before}; finish it with "
-                f"--decode {before}, or delete the file"
+                f"{self.path} holds unfinished work with --decode {before}; finish it with the "
+                "same --decode, or delete the file"
             )
         if record != header:
             raise BundleError(

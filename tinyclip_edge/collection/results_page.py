@@ -34,8 +34,7 @@ figcaption {{ overflow-wrap: anywhere; font-size: .85rem }}
 def write_results_page(path: Path, title: str, hits: Sequence[Hit]) -> None:
     """Write a page of thumbnails, scores and links to the files; it needs no other file.
 
-    The reason stands in place of a picture that is gone or broken. Raise DataError if writing
-    fails.
+    A picture that is gone or broken is replaced by the reason. Raise DataError if writing fails.
     """
     page = _PAGE.format(title=_escaped(title), figures="\n".join(map(_figure, hits)))
     with file_written_aside(path) as file:

@@ -80,7 +80,7 @@ def units_of(parts: Iterable[Part]) -> list[Unit]:
 
 
 def unit_mark(parts: Iterable[Part]) -> str:
-    """Return 16 hex digits of the content of a unit's parts; see ``part_mark``."""
+    """Return 16 hex digits that identify the content of a unit's parts; see ``part_mark``."""
     return name_mark("\n".join(map(part_mark, parts)))
 
 

@@ -232,7 +232,7 @@ register_loss(
         settings=AffinitySettings,
         logged=(
             *("affinity_i2t", "affinity_t2i", "kl", "teacher_entropy"),
-            *("first_teacher", "fusion_nll"),  # of several teachers weighed by sample
+            *("first_teacher", "fusion_nll"),  # of several teachers, weighted per sample
         ),
         uses_scale=True,
         uses_prefixes=True,

@@ -46,7 +46,7 @@ def config_keys(schema: str = "run") -> list[ConfigKey]:
 
 
 def schema_keys(schema: type[BaseModel]) -> list[ConfigKey]:
-    """Return all keys of a model of pydantic."""
+    """Return all keys of a pydantic model."""
     return list(_keys(schema, ""))
 
 

@@ -1,4 +1,4 @@
-"""Read YAML of bounded size, depth and number of values; the one reader of configurations."""
+"""Read YAML of bounded size, depth and number of values, for all configurations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import yaml
 from tinyclip_edge.errors import one_line
 from tinyclip_edge.limits import YAML_BYTES, YAML_DEPTH, YAML_NODES
 
-# libyaml where PyYAML has it: the same loader, some thirty times as fast.
+# libyaml if PyYAML has it: the same loader, some thirty times as fast.
 if TYPE_CHECKING:
     _Base = yaml.SafeLoader
 else:

@@ -18,7 +18,7 @@ def test_an_index_has_one_decode_mode(command_line, photos, shared_tiny_bundle):
     index = ImageIndex.load("pictures")
     assert index.decode == "fast"
     code, _, err = command_line(*words, "--decode", "exact")
-    assert code == 2 and "pictures.npz has pictures decoded fast; leave out --decode" in err
+    assert code == 2 and "pictures.npz was made with --decode fast; leave out --decode" in err
     code, _, err = command_line(*words, "--decode", "fsat")
     assert code == 2 and "decode 'fsat'" in err
     assert command_line(*words, "--into", "e", "--decode", "exact")[0] == 0

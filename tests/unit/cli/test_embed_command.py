@@ -54,4 +54,4 @@ def test_a_folder_has_one_decode_mode(command_line, words, tmp_path):
     assert command_line("embed", "0.tar", *words, "--decode", "fast")[0] == 0
     assert ImageIndex.from_parquet(tmp_path / "out").decode == "fast"
     code, _, err = command_line("embed", "1.tar", *words)
-    assert code == 2 and "has pictures decoded fast, not exact; choose another folder" in err
+    assert code == 2 and "was made with --decode fast, not exact; choose another folder" in err

@@ -247,7 +247,7 @@ def test_unfinished_work_of_another_decode_mode_is_refused(tmp_path):
     path = tmp_path / ".a.npz.journal"
     with Journal(path, "m-int8", 3, "fast") as journal:
         journal.write({"x": IndexedFile(1, 2, bytes(16), np.zeros(3, np.int8), 1.0)}, [])
-    with pytest.raises(BundleError, match=r"pictures decoded fast; finish it with --decode fast"):
+    with pytest.raises(BundleError, match=r"work with --decode fast; finish it with the same"):
         Journal(path, "m-int8", 3)
     with Journal(path, "m-int8", 3, "fast") as journal:
         assert list(journal.files) == ["x"]
