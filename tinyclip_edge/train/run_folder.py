@@ -131,8 +131,8 @@ class RunFolder:
             chosen = self.config.student.vocab is not None and bool(self.checkpoints.steps())
             if chosen and not self.vocabulary.is_file():
                 raise TinyClipError(
-                    f"cannot resume {self.path}: {self.vocabulary.name}, which lists the tokens "
-                    "of its student, is missing"
+                    f"cannot resume {self.path}: {self.vocabulary.name} is missing; it lists the "
+                    "tokens of the student"
                 )
 
     @contextmanager
