@@ -4,13 +4,17 @@ Of times, the server's processor time is asserted, which other processes hardly 
 ``benchmarks/demo_page.py`` measures what a visitor waits.
 """
 
+import resource
+import subprocess
+import sys
+
 import pytest
 
 from demo_page import measure_hostile, measure_queue, measure_round_trip, measure_start, serving
 from tiny_bundle import write_tiny_bundle
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(600)]
-USABLE_SECONDS = 6
+USABLE_IMPORTS = 1.75  # of gradio, which alone takes 3 to 6 s, as quick as the processor is
 ROUND_TRIP_MS = 150
 MEMORY_CHANGE = 0.10
 
@@ -30,9 +34,18 @@ def server(models):
         yield running
 
 
-def test_the_page_is_usable_after_six_seconds_of_the_server(models):
+def import_seconds(module):
+    """Return the processor seconds of a process that only imports a module."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-c", f"import {module}"], check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def test_the_page_is_usable_soon_after_gradio_is_imported(models):
+    gradio_s = import_seconds("gradio")
     figures = measure_start(models)
-    assert figures["usable_server_cpu_s"] <= USABLE_SECONDS, figures
+    assert figures["usable_server_cpu_s"] <= USABLE_IMPORTS * gradio_s, (figures, gradio_s)
 
 
 def test_a_round_trip_takes_at_most_150_ms_of_the_server(server):

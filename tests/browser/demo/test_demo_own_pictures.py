@@ -63,7 +63,7 @@ def test_a_dropped_folder_is_compared_and_tailored(page, folder):
     # red and green are swapped in the third model
     assert "All 3 models give the same label to 7 of 15 pictures (46.7%)" in text
     assert "Pictures on which they differ: 8" in text
-    assert "Far from all labels, to teacher: 3" in text
+    assert "Far from all labels, according to teacher: 3" in text
     assert page.locator("#own-compared .tc-pairs tbody img").count() == 8
     page.fill("#max-mb input", "0")
     page.click("#tailor-button")
