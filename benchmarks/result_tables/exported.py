@@ -43,19 +43,22 @@ def _short(model: str) -> str:
 
 
 def convolutions(result: Result) -> str:
-    """Return a row for each form of the trained tower; speeds relative to fp32 use medians."""
-    trained, fp32 = result["trained"], result["ms"]["fp32"]["median"]
+    """Return a row for each form: cosines to fp32, and speed relative to it by median and least."""
+    trained, spread, times = result["trained"], result["spread"]["cosine"], result["ms"]
     body = [
         (
             name,
             f"{trained['bytes'][name] / 1e6:.1f}",
             f"{cosine['min']:.3f}",
             f"{cosine['median']:.4f}",
-            f"{fp32 / result['ms'][name]['median']:.2f}",
+            f"{spread[name]['min']:.3f}",
+            f"{times[name]['faster']['median']:.2f}",
+            f"{times[name]['faster']['min']:.2f}",
         )
         for name, cosine in trained["cosine"].items()
     ]
-    return rows(("form", "MB", "lowest cosine", "median", "times as fast"), body)
+    columns = ("form", "MB", "lowest cosine", "median", "lowest, spread", "times as fast", "least")
+    return rows(columns, body)
 
 
 def _place(row: dict[str, Any], *keys: str) -> tuple[Any, ...]:

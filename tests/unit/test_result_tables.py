@@ -148,11 +148,15 @@ def test_forms_of_a_convolutional_tower_are_compared_with_fp32():
                 "dynamic": {"min": 0.998, "median": 0.9994},
             },
         },
-        "ms": {"fp32": {"median": 56.5}, "dynamic": {"median": 31.2}},
+        "spread": {"cosine": {"fp32": {"min": 1.0}, "dynamic": {"min": 0.9974}}},
+        "ms": {
+            "fp32": {"faster": {"median": 1.0, "min": 1.0}},
+            "dynamic": {"faster": {"median": 56.5 / 31.2, "min": 1.204}},
+        },
     }
     assert convolutions(result).splitlines()[2:] == [
-        "| fp32 | 45.5 | 1.000 | 1.0000 | 1.00 |",
-        "| dynamic | 12.7 | 0.998 | 0.9994 | 1.81 |",
+        "| fp32 | 45.5 | 1.000 | 1.0000 | 1.000 | 1.00 | 1.00 |",
+        "| dynamic | 12.7 | 0.998 | 0.9994 | 0.997 | 1.81 | 1.20 |",
     ]
 
 

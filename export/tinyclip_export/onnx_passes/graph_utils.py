@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -54,6 +55,23 @@ def add_constant(graph: Onnx, name: str, value: np.ndarray) -> Onnx:
 
     graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
     return graph.initializer[-1]
+
+
+def unshare_weights(graph: Onnx, kinds: Collection[str]) -> None:
+    """Give each node of these types a weight of its own, where several read the same constant.
+
+    onnxruntime (1.32) cannot open a file in which nodes share an int8 weight when it computes in
+    u8 x u8: it adds the converted weight once for each of them.
+    """
+    weights, used = constants(graph), set()
+    for node in graph.node:
+        if node.op_type not in kinds or node.input[1] not in weights:
+            continue
+        name = node.input[1]
+        if name in used:
+            graph.initializer.append(weights[name])
+            node.input[1] = graph.initializer[-1].name = f"{name}_of_{node.name}"
+        used.add(name)
 
 
 def following_bias(

@@ -16,7 +16,11 @@ from tinyclip_export.onnx_passes.fuse_attention import (
     use_attention_operator,
     use_multi_head_attention,
 )
-from tinyclip_export.onnx_passes.graph_utils import constants, remove_unused_constants
+from tinyclip_export.onnx_passes.graph_utils import (
+    constants,
+    remove_unused_constants,
+    unshare_weights,
+)
 from tinyclip_export.onnx_passes.rms_norm import remove_means, use_rms_norms
 from tinyclip_export.onnx_passes.split_ffn import halve_feed_forwards
 from tinyclip_export.quantization.overflow_safe import make_pair_safe
@@ -85,9 +89,11 @@ def quantize_tower(
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".quantize-") as scratch, quiet():
         source, halves, centred = _rewrite(source, Path(scratch), recipe)
         floats = [part for name in keep_float for part in halves.get(name, [name])]
-        model = quantize_dynamically(
-            onnx.load(str(source)), recipe, [*products_of_activations(source), *floats]
-        )
+        floats += products_of_activations(source)
+        model = onnx.load(str(source))
+        if recipe.saturates:
+            unshare_weights(model.graph, OPERATORS)
+        model = quantize_dynamically(model, recipe, floats)
         if recipe.weight_range == "overflow_safe":
             make_pair_safe(model, onnx.load(str(source)))
         if text:

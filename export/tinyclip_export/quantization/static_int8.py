@@ -13,7 +13,7 @@ from tinyclip_edge.errors import ModelError
 from tinyclip_edge.models.quiet import quiet
 from tinyclip_export.layout import Feed, Feeds
 from tinyclip_export.onnx_passes.exporter import strip_traces
-from tinyclip_export.onnx_passes.graph_utils import inferred_values
+from tinyclip_export.onnx_passes.graph_utils import inferred_values, unshare_weights
 from tinyclip_export.quantization.dynamic_int8 import products_of_activations
 from tinyclip_export.quantization.overflow_safe import make_pair_safe
 from tinyclip_export.quantization.qdq_fusion import make_fusable, widen_biases
@@ -84,6 +84,8 @@ def quantize_static_tower(job: QuantizeJob, recipe: StaticRecipe) -> None:
         from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
     model = onnx.load(str(job.source))
+    if recipe.saturates:
+        unshare_weights(model.graph, OPERATORS)
     model.graph.value_info.extend(inferred_values(model))  # the quantizer needs types and ranks
     integers = is_integer_throughout(model)
     unsigned = integers and not recipe.symmetric
