@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -59,6 +59,7 @@ class DemoService:
         self.runs = runs
         self._measured: OrderedDict[tuple[int, ...], MeasureReport] = OrderedDict()
         self._downloads = tempfile.TemporaryDirectory(prefix="tinyclip-demo-")
+        self._download_folders: deque[Path] = deque()  # oldest first
 
     def may_open_paths(self, client: str | None, headers: Headers) -> bool:
         """Whether this visitor may open paths and models of this machine, and see their names.
@@ -122,8 +123,8 @@ class DemoService:
 
     def download(self, name: str) -> Path:
         """Return a new path that ends in ``name``, for a file to download."""
-        root = Path(self._downloads.name)
-        folders = sorted(root.iterdir(), key=lambda folder: folder.stat().st_mtime_ns)
-        for folder in folders[: max(0, len(folders) - MAX_DOWNLOADS + 1)]:
-            shutil.rmtree(folder, ignore_errors=True)
-        return Path(tempfile.mkdtemp(dir=root)) / name
+        while len(self._download_folders) >= MAX_DOWNLOADS:
+            shutil.rmtree(self._download_folders.popleft(), ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(dir=self._downloads.name))
+        self._download_folders.append(folder)
+        return folder / name

@@ -137,7 +137,7 @@ def test_folders_open_for_this_machine_alone(port, pictures, button):
     assert "private" in outcome(port, button, paths)
     for headers in ({"X_Forwarded_For": "127.0.0.1"}, {"X_Forwarded_For": "203.0.113.9"}):
         answer = outcome(port, button, paths, **headers)
-        assert "isitors from elsewhere cannot open folders" in answer
+        assert "isitors from other machines cannot open folders" in answer
         assert pictures.name not in answer
 
 
@@ -150,7 +150,7 @@ def test_finished_runs_are_shown_on_this_machine_alone(port):
 def test_models_are_added_by_this_machine_alone(port):
     for headers in ({"X_Forwarded_For": "127.0.0.1"}, {"Via": "1.1 proxy"}):
         answer = outcome(port, "add-button", ["/nowhere/bundle", None], **headers)
-        assert "isitors from elsewhere cannot open folders" in answer
+        assert "isitors from other machines cannot open folders" in answer
     assert "o model: enter a folder" in outcome(port, "add-button", ["", None])
 
 

@@ -89,7 +89,8 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(given, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device", "work/pictures.json")
 
     monkeypatch.setattr(pictures, "list_pictures", full)
-    with pytest.raises(DataError, match=r"work/pictures\.json: No space left on device; repeat"):
+    line = r"work/pictures\.json: No space left on device; fix this, then repeat"
+    with pytest.raises(DataError, match=line):
         tinyclip_edge.tailor(**given)
     assert not given["work"].exists() and not given["out"].exists()
 
