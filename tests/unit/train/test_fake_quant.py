@@ -16,6 +16,7 @@ from torch import nn
 from tinyclip_edge.config.preset import load_preset, preset_names
 from tinyclip_edge.errors import ConfigError, ModelError
 from tinyclip_edge.models import load_clip
+from tinyclip_edge.runtime.session import session_options
 from tinyclip_edge.train.qat import exported_stream
 from tinyclip_edge.train.qat.fake_quant import Rounding, rounded
 from tinyclip_edge.train.qat.near_values import (
@@ -131,7 +132,9 @@ class ToyTowers:
         """Embeddings of the quantized file, one input at a time."""
         source, target = self.folder / f"{tower}.onnx", self.folder / f"{tower}_small.onnx"
         recipe.write(QuantizeJob(tower, source, target))
-        session = ort.InferenceSession(str(target), providers=["CPUExecutionProvider"])
+        # As the runtime opens it: 8-bit weights overflow otherwise on x86 without VNNI.
+        options = session_options(precise_int8=recipe.saturates)
+        session = ort.InferenceSession(str(target), options, providers=["CPUExecutionProvider"])
         name = session.get_inputs()[0].name
         inputs = self.pixels.split(1) if tower == "image" else self.texts
         outputs = [session.run(None, {name: one.numpy()})[0] for one in inputs]
