@@ -219,10 +219,11 @@ def test_pictures_of_one_s_own_are_searched(page, tmp_path):
 def test_measure_and_take_the_figures_away(page):
     open_tab(page, "Measure")
     page.wait_for_selector("#get-json:not([disabled])")  # of the tab's own measurement
-    page.click("#measure-button")
-    page.wait_for_selector("#get-json[disabled]")
-    page.wait_for_selector("#get-json:not([disabled])")
     page.wait_for_selector("#measured .tc-figures")
+    page.evaluate("document.querySelector('#measured .tc-figures').dataset.old = 'yes'")
+    page.click("#measure-button")
+    page.wait_for_selector("#measured .tc-figures:not([data-old])")
+    page.wait_for_selector("#get-json:not([disabled])")
     text = page.inner_text("#measured")
     assert page.locator("#measured .tc-figures tbody tr").count() == 3
     assert page.locator("#measured .tc-bubble").count() == 3
