@@ -72,8 +72,10 @@ def test_several_cached_teachers_are_asked_once(fused, tmp_path, monkeypatch, fu
 @pytest.mark.slow
 @pytest.mark.parametrize("fusion", ["confidence", "learned"])
 def test_parts_of_a_batch_are_the_batch(fused, tmp_path, fusion):
-    distill(fused(fusion), tmp_path / "whole")
-    distill(fused(fusion, run={"micro_batch": 3}), tmp_path / "parts")
+    # Not cached: half precision makes a last bit of the teachers' features 5e-4 on some processors.
+    data = {"cache_teacher": False}
+    distill(fused(fusion, data=data), tmp_path / "whole")
+    distill(fused(fusion, data=data, run={"micro_batch": 3}), tmp_path / "parts")
     parts, whole = losses(tmp_path / "parts"), losses(tmp_path / "whole")
     assert parts[1] == pytest.approx(whole[1], rel=5e-6)
     assert parts == pytest.approx(whole, rel=5e-5)  # steps enlarge rounding
