@@ -48,12 +48,20 @@ class OpenVino:
 def _quantized(model: Any, tower: EngineTower) -> Any:  # noqa: ANN401 - openvino.Model
     with redirect_stdout(StringIO()):  # bars
         import nncf
+        from nncf.quantization.advanced_parameters import (
+            AdvancedQuantizationParameters,
+            OverflowFix,
+        )
 
         nncf.set_log_level(logging.ERROR)
+        # Weights of 7 bits, since x86 without VNNI adds two products in 16 bits. NNCF's default has
+        # 8 bits: the starter teacher's pictures then had a mean cosine of 0.963 there, not 0.998.
+        no_overflow = AdvancedQuantizationParameters(overflow_fix=OverflowFix.ENABLE)
         inputs = list(tower.calibration())[:CALIBRATION_INPUTS]
         return nncf.quantize(
             model,
             nncf.Dataset(inputs),
             model_type=nncf.ModelType.TRANSFORMER,
             subset_size=len(inputs),
+            advanced_parameters=no_overflow,
         )
