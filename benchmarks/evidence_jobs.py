@@ -66,6 +66,7 @@ JOBS = (
     _runs("export-latency-single", 15,
           "export_latency.py --batches 1 16 --rounds 60 --large-rounds 50 --resume "
           "--target x86-vnni-single --models TinyCLIP-ViT-8M-16-Text-3M"),
+    _runs("int8-forms", 5, "int8_forms.py"),
     Job("vocabulary", 5, ("vocabulary.json",), ("vocabulary.py --out {out}/vocabulary.json",)),
     Job("index-scale", 15, ("index-scale.json",),
         tuple(f"index_scale.py --vectors {count} --threads 1 --work {{work}} "

@@ -88,6 +88,22 @@ def latency_aims(result: Result, single: Result) -> str:
     return rows(("", "aimed at", "median", "least"), body)
 
 
+def int8_forms(result: Result) -> str:
+    """Return a row for each form: how many times as fast as fp32, least time (median)."""
+    batches = [part["ms"] for part in result["batches"].values()]
+
+    def faster(ms: dict[str, dict[str, float]], form: str, clock: str) -> str:
+        return f"{ms['fp32'][clock] / ms[form][clock]:.2f}"
+
+    body = [
+        (form, *(f"{faster(ms, form, 'min')} ({faster(ms, form, 'median')})" for ms in batches))
+        for form in batches[0]
+        if form != "fp32"
+    ]
+    heads = (f"batch {batch}" for batch in result["batches"])
+    return rows(("file", *heads), body)
+
+
 def latency_batches(result: Result, single: Result) -> str:
     """Return milliseconds on one thread."""
     body = []
@@ -215,6 +231,7 @@ TABLES = {
     "vocabulary": Table(vocabulary, ("vocabulary.json",)),
     "latency-aims": Table(latency_aims, LATENCIES, timed=True),
     "latency-batches": Table(latency_batches, LATENCIES, timed=True),
+    "int8-forms": Table(int8_forms, ("int8-forms.json",), timed=True),
     "against-peers": Table(against_peers, ("against-peers.json",), timed=True),
     "cold-start": Table(cold_start, ("cold-start.json",), timed=True),
 }
