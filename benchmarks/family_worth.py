@@ -74,7 +74,7 @@ def train(
 
 def main() -> None:
     parser = runs_parser(__doc__, "runs/family-worth", steps=200)
-    parser.add_argument("--teacher-steps", type=int, default=300)
+    parser.add_argument("--teacher-steps", type=int, default=900)
     parser.add_argument("--families", type=int, nargs="+", help="their numbers, from 0; else all")
     arguments = parser.parse_args()
 
@@ -100,6 +100,7 @@ def main() -> None:
             ]  # fmt: skip
             recalls = at_end(records, "r1")
             row[arm] = {
+                "r1_before_training": [record["curve"]["0"]["r1"] for record in records],
                 "r1": recalls, "r1_mean": round(statistics.mean(recalls), 2),
                 "encoder_parameters": records[0]["encoder_parameters"],
             }  # fmt: skip

@@ -89,16 +89,15 @@ def selection(result: Result) -> str:
 
 
 def family_worth(result: Result) -> str:
-    body = [
-        (
-            name,
-            f"{family['teacher_r1']:.1f}",
-            of_seeds(family["inherited"]["r1"], best=True),
-            of_seeds(family["random"]["r1"]),
-        )
-        for name, family in result["families"].items()
-    ]
-    return rows(("family", "teacher", "inherited", "random"), body)
+    """Return a row for each family; recalls before training are those of the first seed."""
+    body = []
+    for name, family in result["families"].items():
+        arms = (family["inherited"], family["random"])
+        before = (f"{arm['r1_before_training'][0]:.1f}" for arm in arms)
+        ends = (of_seeds(arm["r1"], best=arm is arms[0]) for arm in arms)
+        body.append((name, f"{family['teacher_r1']:.1f}", *before, *ends))
+    head = ("family", "teacher", "inherited, untrained", "random, untrained")
+    return rows((*head, "inherited", "random"), body)
 
 
 TABLES = {
