@@ -233,5 +233,6 @@ TABLES = {
     "latency-batches": Table(latency_batches, LATENCIES, timed=True),
     "int8-forms": Table(int8_forms, ("int8-forms.json",), timed=True),
     "against-peers": Table(against_peers, ("against-peers.json",), timed=True),
+    "against-peers-avx2": Table(against_peers, ("against-peers-avx2.json",), timed=True),
     "cold-start": Table(cold_start, ("cold-start.json",), timed=True),
 }
