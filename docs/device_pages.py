@@ -39,6 +39,9 @@ contains the name of a user, host, folder or model.
 
 """
 
+# Instruction sets that decide the speed of int8, the best first.
+INT8_FLAGS = {"avx512_vnni": ", VNNI", "avx_vnni": ", VNNI", "avx2": ", AVX2"}
+
 
 def records() -> list[tuple[str, DeviceRecord]]:
     """Return the name and content of each file; raise DataError if one is not a record."""
@@ -90,7 +93,8 @@ def _device(record: DeviceRecord) -> str:
     facts = record.device
     parts = [facts.model, facts.processor]
     named = ", ".join(part for part in parts if part) or facts.system
-    return f"{named} ({facts.cores} cores)"
+    vector = next((name for flag, name in INT8_FLAGS.items() if flag in facts.flags), "")
+    return f"{named} ({facts.cores} cores{vector})"
 
 
 def _line(model: str, device: str, record: DeviceRecord, row: MeasuredPrecision) -> str:
