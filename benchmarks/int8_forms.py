@@ -23,19 +23,17 @@ from export_latency import MODELS, VIT_8M, interleaved
 from machine import machine_facts
 
 REFERENCE = "fp32"
-ONNXRUNTIME = {"attention": "multi_head", "norms": "simplified"}  # its own operators, from 1.20
-ONNX = {"attention": "operator", "norms": "rms"}  # ONNX's own, from onnxruntime 1.23
-VNNI = {**ONNX, "weight_range": "8 bit"}
-# Settings of DynamicInt8; the others have their defaults. Weights of type uint8 never overflow.
-FORMS: dict[str, dict[str, str]] = {
-    "int8 without a target": {},
-    "attention as onnxruntime's operator (`x86`)": {"attention": "multi_head"},
-    "attention and norms as onnxruntime's operators": ONNXRUNTIME,
-    "`x86-avx2`: both as ONNX's operators": ONNX,
-    "`x86-avx2` with uint8 weights": {**VNNI, "weights": "uint8"},
-    "`x86-avx2` with 7-bit weights": {**ONNX, "weight_range": "7 bit"},
-    "`x86-vnni`: 8-bit weights": VNNI,
-    "`x86-vnni-single`: feed-forward layers in halves": {**VNNI, "feed_forward": "halves"},
+X86, AVX2, VNNI, SINGLE = "x86", "x86-avx2", "x86-vnni", "x86-vnni-single"
+# A form's target, whose preset it follows, and its other settings of DynamicInt8.
+FORMS: dict[str, tuple[str | None, dict[str, str]]] = {
+    "int8 without a target": (None, {}),
+    "attention as onnxruntime's operator (`x86`)": (X86, {}),
+    "attention and norms as onnxruntime's operators": (X86, {"norms": "simplified"}),
+    "`x86-avx2`: both as ONNX's operators": (AVX2, {}),
+    "`x86-avx2` with uint8 weights": (AVX2, {"weights": "uint8", "weight_range": "8 bit"}),
+    "`x86-avx2` with 7-bit weights": (AVX2, {"weight_range": "7 bit"}),
+    "`x86-vnni`: 8-bit weights": (VNNI, {}),
+    "`x86-vnni-single`: feed-forward layers in halves": (SINGLE, {}),
 }
 
 
@@ -51,7 +49,7 @@ def write_forms(model: str, folder: Path) -> tuple[dict[str, Form], int]:
     """Write the image tower with random weights in each form; return them and the picture size."""
     import torch
 
-    from tinyclip_edge.config.preset import DynamicInt8, ExportPreset
+    from tinyclip_edge.config.preset import ExportPreset, load_preset
     from tinyclip_edge.models import load_clip
     from tinyclip_export.onnx_passes.exporter import export_image_tower
     from tinyclip_export.quantization.recipe import QuantizeJob
@@ -64,8 +62,10 @@ def write_forms(model: str, folder: Path) -> tuple[dict[str, Form], int]:
     source = folder / f"{REFERENCE}.onnx"
     export_image_tower(image_tower(clip.model), source, image_size=clip.image_size)
     forms = {REFERENCE: Form(source, saturates=False)}
-    for number, (name, settings) in enumerate(FORMS.items()):
-        preset = ExportPreset(int8=DynamicInt8.model_validate(settings))
+    for number, (name, (target, settings)) in enumerate(FORMS.items()):
+        preset = ExportPreset() if target is None else load_preset(target)
+        int8 = preset.int8.model_copy(update=settings)
+        preset = preset.model_copy(update={"int8": int8})
         recipe = recipes_for("int8", preset, convolutional=False).image
         path = folder / f"int8-{number}.onnx"
         recipe.write(QuantizeJob("image", source, path))

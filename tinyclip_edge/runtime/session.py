@@ -83,13 +83,16 @@ class OnnxSession:
         """Open the file; raise BundleError if it does not load, DeviceError if the device fails.
 
         ``precise_int8`` is for files whose u8 x s8 products overflow on some processors, and is
-        used only on those.
+        used only on those; an .ort file then raises BundleError.
         """
-        options = session_options(
-            threads=threads,
-            precise_int8=precise_int8 and int8_saturates(),
-            low_memory=low_memory,
-        )
+        precise_int8 = precise_int8 and int8_saturates()
+        if precise_int8 and path.suffix == ORT_SUFFIX:
+            raise BundleError(
+                f"{path}: its 8-bit weights overflow on this processor, x86 without VNNI, and "
+                "onnxruntime cannot switch an .ort file to its exact kernel; export it with "
+                "weight_range: overflow_safe in the preset"
+            )
+        options = session_options(threads=threads, precise_int8=precise_int8, low_memory=low_memory)
         self.path = path
         self.placement: Placement | None = None  # of the first run, on another device than cpu
         self._lock = threading.Lock()

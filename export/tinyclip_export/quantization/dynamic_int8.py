@@ -185,14 +185,16 @@ def layers_with_weights(path: Path, operators: Collection[str]) -> list[str]:
 def products_of_activations(path: Path) -> list[str]:
     """Return the names of MatMul nodes without a weight: queries by keys, attention by values.
 
-    A constant on the left, such as learnt queries, does not count as a weight.
+    A constant on the left, such as learnt queries, does not count as a weight, nor does one that is
+    also added: a mask, of which a product selects a row.
     """
     import onnx
 
     graph = onnx.load(str(path)).graph
-    constant = {tensor.name for tensor in graph.initializer}
+    added = {name for node in graph.node if node.op_type == "Add" for name in node.input}
+    weights = {tensor.name for tensor in graph.initializer} - added
     return [
         node.name
         for node in graph.node
-        if node.op_type == "MatMul" and node.input[1] not in constant
+        if node.op_type == "MatMul" and node.input[1] not in weights
     ]

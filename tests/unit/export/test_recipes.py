@@ -29,6 +29,13 @@ from tinyclip_export.quantization.weight_only import WeightOnlyRecipe
 NAMES = ("fp16", "int8", "uint8", "static", "a16w8", "w8", "q4", "q4f16", "bnb4")
 
 
+@pytest.mark.parametrize("target", ["android", "browser", "x86"])
+@pytest.mark.parametrize("convolutional", [False, True])
+def test_files_for_an_unknown_processor_need_no_exact_kernel(target, convolutional):
+    preset = load_preset(target)
+    assert not recipes_for("int8", preset, convolutional=convolutional).saturates
+
+
 @pytest.mark.parametrize("target", preset_names())
 @pytest.mark.parametrize("convolutional", [False, True])
 def test_every_target_makes_every_precision(target, convolutional):

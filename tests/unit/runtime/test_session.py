@@ -130,6 +130,17 @@ def test_a_file_runs_precisely_where_it_would_overflow(
     assert options["precise_int8"] is (requested and saturates)
 
 
+def test_an_ort_file_of_8_bit_weights_is_refused_where_they_overflow(monkeypatch, tmp_path):
+    """Its kernels were chosen when it was written; its embeddings had a cosine of 0.98."""
+    from tinyclip_edge.runtime import session
+
+    monkeypatch.setattr(session, "int8_saturates", lambda: True)
+    with pytest.raises(
+        BundleError, match=r"vision\.ort: its 8-bit weights overflow .* without VNNI"
+    ):
+        OnnxSession(tmp_path / "vision.ort", precise_int8=True)
+
+
 def test_low_memory_options():
     options = session_options(low_memory=True)
     assert options.intra_op_num_threads == 1
