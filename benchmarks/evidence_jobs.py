@@ -67,6 +67,9 @@ JOBS = (
           "export_latency.py --batches 1 16 --rounds 60 --large-rounds 50 --resume "
           "--target x86-vnni-single --models TinyCLIP-ViT-8M-16-Text-3M"),
     _runs("int8-forms", 5, "int8_forms.py"),
+    _runs("bundle-sizes", 20, "bundle_sizes.py"),
+    Job("published-recipes", 2, ("published-recipes.json",),
+        ("published_recipes.py --out {out}/published-recipes.json",)),
     Job("vocabulary", 5, ("vocabulary.json",), ("vocabulary.py --out {out}/vocabulary.json",)),
     Job("index-scale", 15, ("index-scale.json",),
         tuple(f"index_scale.py --vectors {count} --threads 1 --work {{work}} "
@@ -110,7 +113,8 @@ LEFT_OUT = {
         "Tiny-ImageNet and CIFAR-10, which are not shipped, and a GPU",
     "training_speed.py --device cuda": "a GPU",
     "cross_check.py, cross_check_sets.py": "CIFAR-10 and Tiny-ImageNet, which are not shipped",
-    "familiarity.py": "photographs, which are not shipped",
+    "familiarity.py, familiarity_scores.py, decode_modes.py":
+        "photographs, which are not shipped",
     "collection_peers.py, file_to_embedding.py":
         "photographs, which are not shipped, and environments of other programs",
     "against_peers.py": "environments of other exporters, 8 GB",

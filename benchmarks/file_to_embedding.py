@@ -167,9 +167,13 @@ def write_photos(data: Path, folder: Path, count: int) -> None:
             continue
         with Image.open(io.BytesIO(content)) as image:
             photo = ImageOps.fit(image.convert("RGB"), CAMERA, Image.Resampling.BICUBIC)
-        pixels = np.asarray(photo, dtype=np.float32)
-        pixels = pixels + np.roll(_grain(), grain).reshape(*pixels.shape[:2], 1)
-        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path, quality=90)
+        Image.fromarray(with_grain(np.asarray(photo), int(grain))).save(path, quality=90)
+
+
+def with_grain(pixels: NDArray[np.uint8], offset: int) -> NDArray[np.uint8]:
+    """Return 12-megapixel pixels ``[H, W, 3]`` with noise that starts at another offset."""
+    grain = np.roll(_grain(), offset).reshape(*pixels.shape[:2], 1)
+    return (pixels.astype(np.float32) + grain).clip(0, 255).astype(np.uint8)
 
 
 @cache

@@ -31,6 +31,19 @@ def fewer_bits(result: Result) -> str:
     return rows((*head, "image cosine", "text cosine"), body)
 
 
+def bundle_sizes(result: Result) -> str:
+    """Return a row for each form of a bundle: bytes of both towers, and lowest cosines."""
+    body = [
+        (
+            name,
+            f"{form['MB']:.1f}",
+            *(f"{form['cosine'][tower]:.4f}" for tower in ("image", "text")),
+        )
+        for name, form in result["forms"].items()
+    ]
+    return rows((f"{result['model']}, both towers", "MB", "image cosine", "text cosine"), body)
+
+
 def vocabulary(result: Result) -> str:
     towers = result["MB of the text tower"]
     forms = list(next(iter(towers.values())))
@@ -228,6 +241,7 @@ TABLES = {
     "quickstart": Table(quickstart, ("quickstart.json",)),
     "fewer-bits": Table(fewer_bits, ("fewer-bits.json",)),
     "convolution-int8": Table(convolutions, ("convolution-int8.json",), timed=True),
+    "bundle-sizes": Table(bundle_sizes, ("bundle-sizes.json",)),
     "vocabulary": Table(vocabulary, ("vocabulary.json",)),
     "latency-aims": Table(latency_aims, LATENCIES, timed=True),
     "latency-batches": Table(latency_batches, LATENCIES, timed=True),

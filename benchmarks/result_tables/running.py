@@ -137,6 +137,52 @@ def familiarity(result: Result) -> str:
     return rows(("set", "pictures", "unfamiliar"), body)
 
 
+def familiarity_scores(result: Result) -> str:
+    """Return a row for each score: photographs marked (of the unseen style), bundle by bundle."""
+    bundles = result["bundles"]
+    limits = ("1 % of val", "5 % of val", "5 % of style")
+
+    def cell(shares: dict[str, float], limit: str) -> str:
+        photographs = f"{100 * shares['photographs']:.0f}"
+        return photographs if "style" in limit else f"{photographs} ({100 * shares['style']:.0f})"
+
+    body = [
+        (
+            score,
+            *(" / ".join(cell(each[score][limit], limit) for each in bundles.values())
+              for limit in limits),
+        )
+        for score in next(iter(bundles.values()))
+    ]  # fmt: skip
+    return rows((f"distance, beside the looks: {' / '.join(bundles)}", *limits), body)
+
+
+def decode_steps(result: Result) -> str:
+    """Return processor milliseconds of each step for each kind of photo."""
+    ms = result["ms"]
+    heads = (f"{kind}, {result['megabytes'][kind]:.1f} MB" for kind in ms)
+    body = [
+        (step, *(f"{times[step]:.0f}" for times in ms.values())) for step in next(iter(ms.values()))
+    ]
+    return rows(("processor time, ms", *heads), body)
+
+
+def decode_differences(result: Result) -> str:
+    """Return how far `fast` is from `exact`, a row for each picture size and kind of JPEG."""
+    body = [
+        (
+            f"{kinds['pixels']} pixels, {kind}",
+            str(row["largest_levels"]),
+            f"{row['mean_levels']:.2f}",
+            f"{row['least_cosine']:.4f}",
+        )
+        for kinds in result["differences"].values()
+        for kind, row in kinds.items()
+        if kind != "pixels"
+    ]
+    return rows(("input", "largest", "mean", "least cosine"), body)
+
+
 def cross_check(*results: Result) -> str:
     body = [
         (
@@ -159,7 +205,11 @@ TABLES = {
     "index-scale": Table(index_scale, ("index-scale.json",), timed=True),
     "collection-peers": Table(collection_peers, ("collection-peers.json",), timed=True),
     "file-to-embedding": Table(file_to_embedding, ("file-to-embedding.json",), timed=True),
+    "decode-steps": Table(decode_steps, ("decode-modes.json",), timed=True),
+    "decode-differences": Table(decode_differences, ("decode-modes.json",)),
     "demo-page": Table(demo_page, ("demo-page.json",), timed=True),
     "familiarity": Table(familiarity, ("familiarity.json",)),
+    "familiarity-teacher": Table(familiarity, ("familiarity-teacher.json",)),
+    "familiarity-scores": Table(familiarity_scores, ("familiarity-scores.json",)),
     "cross-check": Table(cross_check, ("cross-check.json", "cross-check-sets.json")),
 }

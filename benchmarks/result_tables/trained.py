@@ -221,7 +221,21 @@ def equal_time(result: Result) -> str:
     return rows(("", "seconds", "steps", "recall@1"), body)
 
 
+def published_recipes(result: Result) -> str:
+    """Return a row for each recipe: pairs of all stages and hours of a device."""
+    body = []
+    for name, plan in result["plans"].items():
+        stages = plan["stages"]
+        count = stages[0]["samples"]
+        pairs = f"{count / 1e6:.0f} M" if count < 1e9 else f"{count / 1e9:.1f} G"
+        times = "" if len(stages) == 1 else f"{len(stages)} × "
+        hours = f"{plan['device_hours']:.0f}"
+        body.append((f"`{name}`", plan["teacher"], times + pairs, hours, ", ".join(plan["paper"])))
+    return rows(("configuration", "teacher", "pairs", "device hours", "paper"), body)
+
+
 TABLES = {
+    "published-recipes": Table(published_recipes, ("published-recipes.json",)),
     "shipped-precisions": Table(shipped_precisions, ("shipped-runs.json",)),
     "equal-time": Table(equal_time, ("equal-time.json",)),
     "arms-long": Table(arms, ("arms-50-long.json", "arms-15-long.json")),
