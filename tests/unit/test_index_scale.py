@@ -40,8 +40,21 @@ def test_a_second_run_goes_on_with_the_vectors_of_the_first(index_scale, tmp_pat
     np.testing.assert_array_equal(same, scales)
 
 
+def test_a_graph_grows_by_parts_and_over_runs(index_scale, tmp_path, monkeypatch):
+    monkeypatch.setattr(index_scale, "PART", 100)
+    codes, scales = index_scale.stored(250, 16, tmp_path)
+    index = index_scale.ImageIndex(tuple(map(str, range(250))), codes, "m", scales)
+    grown = index_scale.Growth(index, 1, tmp_path).whole().graph
+    assert grown.nodes == len(grown.labels) == 250
+    again = index_scale.Growth(index, 1, tmp_path)
+    monkeypatch.setattr(again, "_grow", None)  # all of it is there
+    assert np.array_equal(again.whole().graph.content, grown.content)
+    assert again.done["runs"] == 2
+
+
 def test_a_small_run(index_scale, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(index_scale, "QUERIES", 5)
+    monkeypatch.setattr(index_scale, "PART", 200)
     words = ("--vectors", "500", "--dimensions", "16", "--threads", "1", "--work", tmp_path / "w")
     monkeypatch.setattr(sys, "argv", ["x", *map(str, words), "--out", str(tmp_path / "o.json")])
     searched = index_scale.searched
