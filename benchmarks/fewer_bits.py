@@ -1,9 +1,10 @@
 """What improves files of few bits: calibrated rounding, channel compensation, token tables.
 
-Every form of a student's two towers is compared with its fp32 file on held-out pairs: those of
-starter:val, and names of starter:train that are not used for calibration (though the student was
-trained on them). Forms with calibration use three samples of 512 other names; onnxruntime's GPTQ
-and forms without calibration are measured once.
+Every form of a student's two towers is compared with its fp32 file on pairs that it is not
+calibrated on: those of starter:val, the unseen style of the same names, and names of starter:train
+(on which the student was trained). Forms with calibration use three samples of 512 other names;
+onnxruntime's GPTQ and forms without calibration are measured once. A run goes on with the forms
+that its result file has.
 
     python benchmarks/fewer_bits.py runs/quickstart --out benchmarks/results/fewer-bits.json
 """
@@ -27,6 +28,8 @@ from machine import machine_facts
 
 COMPENSATED = " + channels"  # suffix of a form's name
 BATCH = 32
+TRAIN = "train"
+HELD_OUT = {"val": "starter:val", "style": "starter:test_style"}
 
 
 class Pairs:
@@ -92,8 +95,8 @@ def compared(reference: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> 
     }
 
 
-def starter_pairs(clip: Any) -> tuple[Pairs, Pairs]:  # noqa: ANN401
-    """Return the pairs of starter:val, and one pair for each name of starter:train."""
+def starter_pairs(clip: Any) -> dict[str, Pairs]:  # noqa: ANN401
+    """Return the pairs of starter:val and the unseen style, and one pair for each training name."""
     from tinyclip_edge.evaluation import evaluation_set
     from tinyclip_edge.starter import kit_path
     from tinyclip_edge.starter.kit import read_split
@@ -102,15 +105,17 @@ def starter_pairs(clip: Any) -> tuple[Pairs, Pairs]:  # noqa: ANN401
     images: dict[str, Any] = {}
     for sample in read_split(kit_path(), "train"):
         images.setdefault(sample.captions[0], sample.webp)
-    held_out = evaluation_set("starter:val", limit=10_000)
-    sets = ((list(held_out.images), held_out.texts), (list(images.values()), list(images)))
+    sets: dict[str, tuple[list[Any], Any]] = {TRAIN: (list(images.values()), list(images))}
+    for key, name in HELD_OUT.items():
+        held_out = evaluation_set(name, limit=10_000)
+        sets[key] = list(held_out.images), held_out.texts
     eot = int(clip.tokenizer(["a"])[0].max())
-    found = []
-    for pictures, texts in sets:
+    found = {}
+    for key, (pictures, texts) in sets.items():
         parts = [pictures[i : i + BATCH] for i in range(0, len(pictures), BATCH)]
         pixels = np.concatenate([pixel_rows(clip, part) for part in parts])
-        found.append(Pairs(pixels, clip.tokenizer(list(texts)).numpy(), eot))
-    return found[0], found[1]
+        found[key] = Pairs(pixels, clip.tokenizer(list(texts)).numpy(), eot)
+    return found
 
 
 def both(files: dict[str, Path], pairs: Pairs) -> dict[str, np.ndarray]:
@@ -133,16 +138,16 @@ def write_form(name: str, towers: Towers, calibration: Pairs, folder: Path) -> d
 def compare_forms(
     towers: Towers,
     arguments: argparse.Namespace,
-    pairs: tuple[Pairs, Pairs],
-    write: Callable[[dict[str, Any]], None],
+    pairs: dict[str, Pairs],
+    rows: dict[str, Any],
+    write: Callable[[], None],
 ) -> None:
-    """Measure all forms with all seeds; `write` is called with the rows after each one."""
-    held_out, training = pairs
+    """Add all forms with all seeds to the rows; `write` is called after each one."""
+    training = pairs[TRAIN]
     order = np.random.default_rng(0).permutation(len(training.ids))
     others, rest = order[: arguments.others], order[arguments.others :]
-    sets = {"val": held_out, "train": training.select(others)}
+    sets = {**{key: pairs[key] for key in HELD_OUT}, TRAIN: training.select(others)}
     references = {key: both(towers.sources, each) for key, each in sets.items()}
-    rows: dict[str, Any] = {}
     compensated = (name + COMPENSATED for name in ("q4 nearest", "q4 gptq", "static int8"))
     names = [*(name for name in FORMS if name not in ONCE), *compensated, *ONCE]
     for seed in range(arguments.seeds):
@@ -151,6 +156,8 @@ def compare_forms(
         for name in names:
             if (arguments.only and name not in arguments.only) or (seed > 0 and name in ONCE):
                 continue
+            if len(rows.get(name, ())) > seed:
+                continue
             with tempfile.TemporaryDirectory() as folder:
                 files = write_form(name, towers, calibration, Path(folder))
                 row: dict[str, Any] = {"bytes": sum(p.stat().st_size for p in files.values())}
@@ -158,7 +165,7 @@ def compare_forms(
                     row[key] = compared(references[key], both(files, each))
             rows.setdefault(name, []).append(row)
             print(name, seed, row, flush=True)
-            write(rows)
+            write()
 
 
 def main() -> None:
@@ -178,16 +185,23 @@ def main() -> None:
     clip = load_clip(arguments.model, allow_random=True)
     pairs = starter_pairs(clip)
     facts = {
-        "machine": machine_facts(),
-        "pairs": {"val": len(pairs[0].ids), "train": arguments.others},
+        "model": Path(arguments.model).name,
+        "pairs": {**{key: len(pairs[key].ids) for key in HELD_OUT}, TRAIN: arguments.others},
         "calibration": arguments.calibration,
     }
+    rows: dict[str, Any] = {}
+    if arguments.out.exists():
+        earlier = json.loads(arguments.out.read_text())
+        if any(earlier.get(key) != value for key, value in facts.items()):
+            raise SystemExit(f"{arguments.out} has results of other pairs; delete it")
+        rows = earlier["forms"]
 
-    def write(rows: dict[str, Any]) -> None:
-        arguments.out.write_text(json.dumps({**facts, "forms": rows}, indent=1) + "\n")
+    def write() -> None:
+        result = {"machine": machine_facts(), **facts, "forms": rows}
+        arguments.out.write_text(json.dumps(result, indent=1) + "\n")
 
     with tempfile.TemporaryDirectory() as folder:
-        compare_forms(Towers(clip, Path(folder)), arguments, pairs, write)
+        compare_forms(Towers(clip, Path(folder)), arguments, pairs, rows, write)
 
 
 if __name__ == "__main__":

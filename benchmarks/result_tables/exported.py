@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,20 +16,32 @@ OURS = "ours int8"  # the base of the peers' times
 
 
 def fewer_bits(result: Result) -> str:
-    """Return a row for each form; losses are those of the first calibration sample."""
+    """Return a row for each form, means over its calibration samples.
+
+    ``lost, all`` weights the sets by their pairs; its standard error is that of one sample.
+    """
+    sizes = result["pairs"]
+    count = sum(sizes.values())
     body = []
-    for name, (sample, *_) in sorted(result["forms"].items()):
-        val, train = sample["val"], sample["train"]
+    for name, samples in sorted(result["forms"].items()):
+
+        def mean(key: str, part: str, samples: list[Any] = samples) -> float:
+            return statistics.fmean(sample[part][key] for sample in samples)
+
+        lost = sum(sizes[part] * mean("drop", part) for part in sizes) / count
+        error = sum((sizes[part] * mean("stderr", part)) ** 2 for part in sizes) ** 0.5 / count
         body.append((
             bold(name, name in DEFAULTS),
-            f"{sample['bytes'] / 1e6:.2f}",
-            *(f"{part['drop']:+.2f} ± {part['stderr']:.2f}" for part in (val, train)),
-            f"{val['same_top1']:.1f}",
-            f"{val['image_cosine']:.4f}",
-            f"{val['text_cosine']:.4f}",
+            f"{samples[0]['bytes'] / 1e6:.2f}",
+            str(len(samples)),
+            f"{lost:+.2f} ± {error:.2f}",
+            *(f"{mean('drop', part):+.2f}" for part in sizes),
+            f"{mean('same_top1', 'val'):.1f}",
+            f"{mean('image_cosine', 'val'):.4f}",
+            f"{mean('text_cosine', 'val'):.4f}",
         ))  # fmt: skip
-    head = ("form", "MB", "lost", "lost, training", "same first hit, %")
-    return rows((*head, "image cosine", "text cosine"), body)
+    head = ("form", "MB", "samples", "lost, all", *(f"lost, {part}" for part in sizes))
+    return rows((*head, "same first hit, %", "image cosine", "text cosine"), body)
 
 
 def bundle_sizes(result: Result) -> str:
