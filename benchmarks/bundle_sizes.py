@@ -88,7 +88,7 @@ def main() -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     captions = prepare(options.model, options.work)
     forms = {
-        name.format(captions=captions): export(options.work, number, given, options.pairs)
+        name.format(captions=f"{captions:,}"): export(options.work, number, given, options.pairs)
         for number, (name, given) in enumerate(FORMS.items())
     }
     results = {"model": options.model, "pairs": options.pairs, "forms": forms}
