@@ -37,7 +37,7 @@ from tinyclip_edge.runtime.protocol import Features
 from tinyclip_edge.runtime.vectors import int8_codes, nearest_rows, unit
 
 BLOCK = 1 << 16  # vectors that are generated at a time
-PART = 1_000_000  # vectors that a graph grows by before it is written
+PART = 250_000  # vectors that a graph grows by before it is written
 TOPIC = 250  # mean number of vectors per topic
 QUERIES = 1000  # of each kind
 JUDGED = 200  # queries of each kind that are compared with exact search
