@@ -6,7 +6,9 @@ from html import escape
 
 from tinyclip_demo.model_registry import FAILED, LOADING, READY, ModelRegistry, ModelSlot
 from tinyclip_demo.view.parts import RUNTIMES, hue, megabytes, millions
+from tinyclip_edge.models.names import STARTER_TEACHER
 
+PUBLISHED = "ViT-B-32/laion2b_s34b_b79k"  # a model that knows photographs
 STATES = {READY: "ready", LOADING: "loading …", FAILED: "failed"}
 
 
@@ -16,10 +18,20 @@ def header(registry: ModelRegistry) -> str:
     cards = "".join(_card(registry, i) for i in range(len(registry)))
     return (
         '<header class="tc-head"><div class="tc-title"><h1>tinyclip-edge</h1>'
-        "<p>A CLIP and its distilled students on the same input</p></div>"
+        f"{_about(registry.slots[0])}</div>"
         f'<p class="tc-state" role="status"><b>{ready_count} of {len(registry)}</b> models ready'
         "</p>"
         f'</header><ul class="tc-cards" aria-label="Models">{cards}</ul>'
+    )
+
+
+def _about(first: ModelSlot) -> str:
+    """Return what the page compares; for the starter models, what they do not know."""
+    if first.model != STARTER_TEACHER:
+        return "<p>A CLIP and its distilled students on the same input</p>"
+    return (
+        '<p class="tc-limits">The starter models know <b>pictograms</b> by their English names, not '
+        f"photographs.<span> For those: <code>demo --teacher {PUBLISHED}</code></span></p>"
     )
 
 

@@ -85,6 +85,13 @@ def test_nothing_a_user_writes_reaches_the_page_as_markup():
         assert "&lt;img src=x onerror" in page
 
 
+def test_the_first_line_says_what_starter_models_do_not_know():
+    page = cards.header(ModelRegistry(["starter-teacher", model("student")]))
+    assert "know <b>pictograms</b> by their English names, not photographs" in page
+    assert "demo --teacher ViT-B-32/laion2b_s34b_b79k" in page
+    assert "pictograms" not in cards.header(ModelRegistry([model("teacher"), model("b")]))
+
+
 def test_cards_show_runtime_precision_parameters_and_megabytes():
     edge = model("edge", 1_000_000, 1_200_000, "onnxruntime", "int8")
     page = cards.header(ModelRegistry([model("teacher"), edge]))
