@@ -30,8 +30,8 @@ def _about(first: ModelSlot) -> str:
     if first.model != STARTER_TEACHER:
         return "<p>A CLIP and its distilled students on the same input</p>"
     return (
-        '<p class="tc-limits">The starter models know <b>pictograms</b> by their English names, not '
-        f"photographs.<span> For those: <code>demo --teacher {PUBLISHED}</code></span></p>"
+        '<p class="tc-limits">The starter models know <b>pictograms</b> by their English names, '
+        f"not photographs.<span> For those: <code>demo --teacher {PUBLISHED}</code></span></p>"
     )
 
 
