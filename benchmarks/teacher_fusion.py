@@ -36,6 +36,7 @@ def second_teacher(arguments: argparse.Namespace, val: str) -> str:
     overrides = [
         *evaluated_at_end(arguments.second_steps, 100, val),
         f"data.train={part}",
+        f"data.feature_cache={arguments.work / 'features' / SECOND_PART}",
         "loss.contrastive=1",
         "loss.feature=0",
     ]
