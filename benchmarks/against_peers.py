@@ -28,6 +28,7 @@ import numpy as np
 from machine import machine_facts
 from peer_models import HERE, TOKENS, Contender, Inputs, contenders, write_sources
 from result_tables.exported import OURS, peers
+from written import write_result
 
 REFERENCE = "torch eager"
 WARM_UP = 3
@@ -88,9 +89,7 @@ def main() -> None:
     results: dict[str, Any] = {"machine": machine_facts(), "threads": options.threads, "models": {}}
     for model in options.models:
         results["models"][Path(model).name] = compare(model, options)
-        if options.out:
-            options.out.parent.mkdir(parents=True, exist_ok=True)
-            options.out.write_text(json.dumps(results, indent=1) + "\n")
+        write_result(results, options.out)
     for name, result in results["models"].items():
         print(f"\n{name}\n\n{peers(result)}")
 

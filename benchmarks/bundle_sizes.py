@@ -17,6 +17,7 @@ from typing import Any
 
 from export_latency import MODELS, VIT_8M
 from machine import machine_facts
+from written import print_result
 
 CAPTIONS = "captions.txt"  # in the folder of the work: those of starter:val
 # What a row says -> options of export; the last precision that they add is measured.
@@ -92,10 +93,7 @@ def main() -> None:
         for number, (name, given) in enumerate(FORMS.items())
     }
     results = {"model": options.model, "pairs": options.pairs, "forms": forms}
-    text = json.dumps({**results, "machine": machine_facts()}, indent=1) + "\n"
-    if options.out:
-        options.out.write_text(text)
-    print(text)
+    print_result({**results, "machine": machine_facts()}, options.out)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ import numpy as np
 
 from export_latency import TOWERS, VIT_8M, write_towers
 from machine import machine_facts
+from written import write_result
 
 TEXT = "a photo of a cat"
 # EdgeCLIP's maximum seconds, how many times faster than open_clip it must be, its maximum MB.
@@ -176,9 +177,7 @@ def main() -> None:
         "asked": TARGETS,
         "reached": figures_reached(rows),
     }
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(results, indent=1) + "\n")
+    write_result(results, options.out)
     for name, row in rows.items():
         print(
             f"{name:28} {row['seconds']['median']:6.2f} s (min {row['seconds']['min']:.2f})"

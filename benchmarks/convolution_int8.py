@@ -23,6 +23,7 @@ import numpy as np
 from convolution_towers import NAME, SIZE, enlarged, pictures, spread, trained_tower
 from export_latency import interleaved
 from machine import machine_facts
+from written import write_result
 
 PIXELS = "pixel_values"
 
@@ -184,9 +185,7 @@ def main() -> None:
                 name: kernel_ms(path, tested[0], options.work) for name, path in files.items()
             }
             print(json.dumps({key: results[key] for key in ("ms", "kernels")}), flush=True)
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(results, indent=1) + "\n")
+    write_result(results, options.out)
     print_table(results)
 
 

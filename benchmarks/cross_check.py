@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from machine import machine_facts
+from written import write_result
 
 if TYPE_CHECKING:
     from tinyclip_edge.evaluation import EvalSet
@@ -246,9 +247,7 @@ def main() -> None:
     options = parser.parse_args()
     options.template = options.template or ["a photo of a {}."]
     results = check(options)
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(results, indent=1) + "\n")
+    write_result(results, options.out)
     for row in results["rows"]:
         figures = f"ours {row['ours']:7.3f}  theirs {row['theirs']:7.3f}  gap {row['gap']:.3f}"
         print(f"{row['task']:10} {row['figure']:6} {figures}")

@@ -13,20 +13,19 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, _imaging
 
 from collection_peers import CAMERA, pictures
-from file_to_embedding import with_grain
+from file_to_embedding import bound, with_grain
 from machine import machine_facts
 from tinyclip_edge import EdgeCLIP
+from written import print_result
 
 Pixels = NDArray[np.uint8]  # [H, W, 3]
 WIDTH, HEIGHT = CAMERA
@@ -85,21 +84,6 @@ def jpegs(kind: str, photos: Sequence[Image.Image]) -> Iterator[bytes]:
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, "JPEG", quality=90)
         yield buffer.getvalue()
-
-
-def differences(exact: EdgeCLIP, contents: Iterator[bytes]) -> dict[str, Any]:
-    """Return how far pixels and embeddings of the mode "fast" are from the exact ones."""
-    fast, levels, cosines = exact.decoding("fast"), [], []
-    for content in contents:
-        both = [clip.preprocess.pixels(content).astype(int) for clip in (exact, fast)]
-        levels.append(np.abs(both[0] - both[1]))
-        cosines.append((exact.encode_image([content]) * fast.encode_image([content])).sum())
-    return {
-        "pictures": len(levels),
-        "largest_levels": int(max(each.max() for each in levels)),
-        "mean_levels": float(np.mean([each.mean() for each in levels])),
-        "least_cosine": float(min(cosines)),
-    }
 
 
 def steps(clip: EdgeCLIP, content: bytes) -> dict[str, Callable[[], object]]:
@@ -165,16 +149,13 @@ def main() -> None:
         "differences": {
             clip.name: {
                 "pixels": clip.manifest.image_size,
-                **{kind: differences(clip, jpegs(kind, photos)) for kind in KINDS},
+                **{kind: bound(clip, list(jpegs(kind, photos))) for kind in KINDS},
             }
             for clip in clips
         },
         "machine": machine_facts(),
     }
-    text = json.dumps(results, indent=1) + "\n"
-    if options.out:
-        options.out.write_text(text)
-    print(text)
+    print_result(results, options.out)
 
 
 if __name__ == "__main__":

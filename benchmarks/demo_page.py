@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import os
 import re
 import shutil
@@ -33,6 +32,7 @@ from PIL import Image
 
 from demo_hostile import hostile_uploads
 from machine import machine_facts
+from written import print_result
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -269,10 +269,7 @@ def main() -> None:
         results["round_trip"] = measure_round_trip(server, repeats=30)
         results["queue"] = measure_queue(server)
         results["hostile"] = measure_hostile(server)
-    text = json.dumps(results, indent=1) + "\n"
-    sys.stdout.write(text)
-    if args.out:
-        args.out.write_text(text, encoding="utf-8")
+    print_result(results, args.out)
 
 
 def _name(model: str) -> str:

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from machine import machine_facts
+from written import write_result
 
 VIT_8M, VIT_40M = "TinyCLIP-ViT-8M-16-Text-3M", "TinyCLIP-ViT-40M-32-Text-19M"
 RESNET = "TinyCLIP-ResNet-19M-Text-19M"
@@ -239,9 +240,7 @@ def main() -> None:
         "asked": ratios_reached(rows),
         "asked_mb": sizes_reached(sizes),
     }
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(results, indent=1) + "\n")
+    write_result(results, options.out)
     print_tables(results)
 
 

@@ -11,7 +11,6 @@ or 5 % of the unseen style, do not reach; photographs should be marked.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -27,6 +26,7 @@ from tinyclip_edge.evaluation import evaluation_set
 from tinyclip_edge.models.names import STARTER_TEACHER
 from tinyclip_edge.runtime.familiarity import LOOKS, Distance, looks, whitened
 from tinyclip_edge.runtime.protocol import Features, ImageInput
+from written import print_result
 
 VAL, STYLE = "starter:val", "starter:test_style"
 LEADING, NEIGHBOUR, CENTROIDS = 128, 5, 120
@@ -135,10 +135,7 @@ def main() -> None:
         train = Set(clip, training())
         sets = {name: Set(clip, each) for name, each in pictures.items()}
         bundles[clip.name] = {name: marked(p) for name, p in scores(train, sets).items()}
-    text = json.dumps({"bundles": bundles}, indent=1) + "\n"
-    if options.out:
-        options.out.write_text(text)
-    print(text)
+    print_result({"bundles": bundles}, options.out)
 
 
 if __name__ == "__main__":

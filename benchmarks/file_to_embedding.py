@@ -19,6 +19,7 @@ import json
 import os
 import statistics
 import subprocess
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ from PIL import Image, ImageOps
 from collection_peers import CAMERA, pictures, run_in_a_process
 from collection_programs import install, peers_parser, write_peer_models
 from machine import machine_facts
+from tinyclip_edge import EdgeCLIP
+from tinyclip_edge.runtime.protocol import ImageInput
 
 GRAIN = 6  # levels, standard deviation
 LOOP = """
@@ -207,19 +210,16 @@ def write_models_of_all(models: Path) -> None:
     (folder / "modules.json").write_text(json.dumps([module]))
 
 
-def bound(paths: list[str], bundle: Path) -> dict[str, float]:
+def bound(exact: EdgeCLIP, images: Sequence[ImageInput]) -> dict[str, float]:
     """Return how far pixels and embeddings of the mode "fast" are from the exact ones."""
-    from tinyclip_edge import EdgeCLIP
-
-    exact = EdgeCLIP.load(bundle)
     fast = exact.decoding("fast")
     levels = [
-        np.abs(fast.preprocess.pixels(path).astype(int) - exact.preprocess.pixels(path))
-        for path in paths
+        np.abs(fast.preprocess.pixels(image).astype(int) - exact.preprocess.pixels(image))
+        for image in images
     ]
-    cosines = (exact.encode_image(paths) * fast.encode_image(paths)).sum(axis=1)
+    cosines = (exact.encode_image(images) * fast.encode_image(images)).sum(axis=1)
     return {
-        "pictures": len(paths),
+        "pictures": len(images),
         "largest_levels": int(max(each.max() for each in levels)),
         "mean_levels": round(float(np.mean([each.mean() for each in levels])), 3),
         "least_cosine": round(float(cosines.min()), 5),
@@ -276,7 +276,7 @@ def main() -> None:
         "one_photo": compare(contenders, paths[:1], options.rounds),
         "folder": compare(contenders, paths, options.folder_rounds),
         "peak_mb": {each.name: each.close() for each in contenders},
-        "bound": bound(paths[:50], work / "models" / "bundle"),
+        "bound": bound(EdgeCLIP.load(work / "models" / "bundle"), paths[:50]),
         "load_after": round(os.getloadavg()[0], 2),
     }
     options.out.write_text(json.dumps(record, indent=1) + "\n")

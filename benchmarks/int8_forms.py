@@ -11,7 +11,6 @@ other programs share the cores.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 
 from export_latency import MODELS, VIT_8M, interleaved
 from machine import machine_facts
+from written import print_result
 
 REFERENCE = "fp32"
 X86, AVX2, VNNI, SINGLE = "x86", "x86-avx2", "x86-vnni", "x86-vnni-single"
@@ -117,10 +117,7 @@ def main() -> None:
         "batches": measure(forms, size, [(1, options.rounds), (16, options.large_rounds)]),
         "machine": machine_facts(),
     }
-    text = json.dumps(results, indent=1) + "\n"
-    if options.out:
-        options.out.write_text(text)
-    print(text)
+    print_result(results, options.out)
 
 
 if __name__ == "__main__":

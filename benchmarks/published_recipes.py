@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from machine import machine_facts
+from written import print_result
 
 TFLOPS = 114  # of one device
 RECIPES = Path(__file__).parents[1] / "configs/runs"
@@ -63,10 +64,7 @@ def main() -> None:
         "plans": {name: {**plan(name), "paper": list(top1)} for name, top1 in PAPER.items()},
         "machine": machine_facts(),
     }
-    text = json.dumps(results, indent=1) + "\n"
-    if options.out:
-        options.out.write_text(text)
-    print(text)
+    print_result(results, options.out)
 
 
 if __name__ == "__main__":
