@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import statistics
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 from kept_runs import cached_run, check_settings, evaluated_at_end, teacher_hash, twemoji_shard
@@ -36,22 +34,12 @@ def arm_run(
     """Train ``starter`` with an arm's overrides, or read its record."""
     from tinyclip_edge.config import load_config
 
-    features = f"data.feature_cache={feature_cache(arguments.work, overrides)}"
+    features = f"data.feature_cache={arguments.work / 'features' / '{settings}'}"
     config = load_config(
         "starter", [features, *overrides, *evaluated_at_end(arguments.steps, seed, val)]
     )
     folder = arguments.work / folder_name(arm, seed)
     return cached_run(config, folder, {"arm": arm, "seed": seed})
-
-
-def feature_cache(work: Path, overrides: list[str]) -> Path:
-    """Return the folder of cached features, the same for arms with the same teachers and data."""
-    sources = sorted(
-        each
-        for each in overrides
-        if each.startswith(("teacher.", "data.")) and not each.startswith("teacher.fusion")
-    )
-    return work / "features" / hashlib.sha256(json.dumps(sources).encode()).hexdigest()[:12]
 
 
 def measure(

@@ -79,7 +79,9 @@ class DataConfig(Section):
         description=(
             "Folder of a feature cache: missing parts are computed before the first "
             "step of a run longer than an epoch; runs with the same teachers share it, "
-            "including streamed ones. null: a cache for this run only."
+            "including streamed ones. {settings} in its name is replaced by a hash of "
+            "teachers, preprocessing and views, so that runs that differ in them have "
+            "folders of their own. null: a cache for this run only."
         ),
     )
     views: int = Field(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 
 import pytest
@@ -49,6 +50,17 @@ def test_cached_losses_are_those_of_a_live_teacher(
     again, messages = run("again", feature_cache="$CACHES/cache", **data)
     assert again == pytest.approx(cached, rel=1e-5)
     assert not any("parts are missing" in line for line in messages)
+
+
+def test_runs_with_other_settings_share_a_folder_that_is_named_by_settings(run, tmp_path):
+    folder = str(tmp_path / "cache" / "{settings}")
+    for views in (2, 0, 2):
+        losses, _ = run("run", feature_cache=folder, views=views)
+        assert list(losses) == list(range(1, STEPS + 1))
+        shutil.rmtree(tmp_path / "run")
+    features = sorted((tmp_path / "cache").iterdir())
+    assert [len(cached_parts(each)) for each in features] == [2, 2]
+    assert all(re.fullmatch("[0-9a-f]{12}", each.name) for each in features)
 
 
 def test_machines_of_a_cluster_write_the_same_files(make, cache, tmp_path):

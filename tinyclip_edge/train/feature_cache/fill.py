@@ -27,6 +27,7 @@ from tinyclip_edge.data import (
     PartFeatures,
 )
 from tinyclip_edge.data.feature_part import Bytes
+from tinyclip_edge.data.feature_store import recipe_digest
 from tinyclip_edge.data.marks import MARK, caption_mark, part_mark, sample_mark
 from tinyclip_edge.data.pairs import Halves, Pair
 from tinyclip_edge.data.source import Part
@@ -45,6 +46,7 @@ from tinyclip_edge.train.feature_cache.progress import (
 from tinyclip_edge.train.tasks.teacher import Teacher
 from tinyclip_edge.units import size
 
+SETTINGS, DIGITS = "{settings}", 12  # in a folder's name, and of the hash that replaces it
 BATCH = {"cpu": 64, "cuda": 512}
 WARMUP, MEASURED = 2, 32  # pairs used for the estimate
 HALF, SEED = 2, 8  # bytes
@@ -257,11 +259,14 @@ def make_filler(
 ) -> FeatureCacheFiller | None:
     """Return the filler of ``data.feature_cache``, None without one.
 
-    Raises DataError if the folder belongs to other teachers or views.
+    ``{settings}`` in the folder's name is a hash of what its features depend on. Raises DataError
+    if the folder belongs to other teachers or views.
     """
     if data.feature_cache is None or not data.cache_teacher:
         return None
-    store = FeatureStore(Path(expanded(data.feature_cache)), teacher.recipe(crops), warn)
+    recipe = teacher.recipe(crops)
+    folder = expanded(data.feature_cache).replace(SETTINGS, recipe_digest(recipe)[:DIGITS])
+    store = FeatureStore(Path(folder), recipe, warn)
     parts, captionless = parts_to_cache(sources)
     return FeatureCacheFiller(
         store, tuple(sources), teacher, crops, data.workers, parts, captionless
