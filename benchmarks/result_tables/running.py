@@ -157,6 +157,22 @@ def familiarity_scores(result: Result) -> str:
     return rows((f"distance, beside the looks: {' / '.join(bundles)}", *limits), body)
 
 
+def natural_search(result: Result) -> str:
+    """Return a row for each model: precision@5 and nDCG@10 of each group of queries."""
+    groups = next(iter(result["models"].values()))
+    body = [
+        (PurePath(name).name, *(f"{figures[key]:.1f}" for figures in each.values()
+                                for key in ("precision@5", "ndcg@10")))
+        for name, each in result["models"].items()
+    ]  # fmt: skip
+    head = [
+        f"{label}, {group}: {figures['queries']}"
+        for group, figures in groups.items()
+        for label in ("precision@5", "nDCG@10")
+    ]
+    return rows(("model", *head), body)
+
+
 def decode_steps(result: Result) -> str:
     """Return processor milliseconds of each step for each kind of photo."""
     ms = result["ms"]
@@ -210,6 +226,7 @@ TABLES = {
     "demo-page": Table(demo_page, ("demo-page.json",), timed=True),
     "familiarity": Table(familiarity, ("familiarity.json",)),
     "familiarity-teacher": Table(familiarity, ("familiarity-teacher.json",)),
+    "natural-search": Table(natural_search, ("natural-search.json",)),
     "familiarity-scores": Table(familiarity_scores, ("familiarity-scores.json",)),
     "cross-check": Table(cross_check, ("cross-check.json", "cross-check-sets.json")),
 }

@@ -18,10 +18,10 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-HIDDEN_WIDTH = 512
-TEMPERATURE = 0.03  # of the sentence encoder's cosines
+EMBEDDING_WIDTH = 256
+TEMPERATURE = 0.04  # of the sentence encoder's cosines
 SCALE = 30.0  # of the towers' cosines to the concepts' places
-OWN_CONCEPT = 0.6  # share of the target that is the picture's own concept
+OWN_CONCEPT = 0.5  # share of the target that is the picture's own concept
 PRACTICE = 192  # phrases per step
 LONGEST = 12  # maximum tokens of a phrase
 SEED_STEP = 1_000_003
@@ -68,10 +68,10 @@ class PhraseBank:
         index = torch.tensor(rows)
         return self.ids[index, : int(self.lengths[index].max())].long(), self.meanings[index]
 
-    def practice(self, step: int) -> tuple[Tensor, Tensor]:
+    def practice(self, step: int, count: int = PRACTICE) -> tuple[Tensor, Tensor]:
         """Ids and meanings of phrases that need no picture."""
         rng = np.random.default_rng((SEED_STEP, step))
-        return self.batch([int(row) for row in rng.choice(self._short, size=PRACTICE)])
+        return self.batch([int(row) for row in rng.choice(self._short, size=count)])
 
 
 def _lists(rows: NDArray[Any], ends: NDArray[Any]) -> list[NDArray[Any]]:
@@ -79,14 +79,17 @@ def _lists(rows: NDArray[Any], ends: NDArray[Any]) -> list[NDArray[Any]]:
 
 
 class MeaningPrior(nn.Module):
-    """A learned map from meanings to the embedding space, discarded after training."""
+    """A place in the embedding space for each concept, discarded after training.
 
-    def __init__(self, bank: PhraseBank) -> None:
+    ``places`` are the concepts' embeddings ``[C, 256]`` of a trained image tower, random without.
+    """
+
+    def __init__(self, bank: PhraseBank, places: Tensor | None = None) -> None:
         super().__init__()
         self.bank = bank
-        width = bank.concept_meanings.shape[1]
-        self.map = nn.Sequential(nn.Linear(width, HIDDEN_WIDTH), nn.GELU(),
-                                 nn.Linear(HIDDEN_WIDTH, 256))  # fmt: skip
+        if places is None:
+            places = torch.randn(len(bank.concepts), EMBEDDING_WIDTH) * EMBEDDING_WIDTH**-0.5
+        self.places = nn.Parameter(places.clone())
         self.concept_meanings: Tensor
         self.register_buffer("concept_meanings", bank.concept_meanings, persistent=False)
 
@@ -108,19 +111,22 @@ class MeaningPrior(nn.Module):
         ``images`` and ``texts`` are unit norm ``[B, 256]``, ``rows`` their concepts ``[B]`` and
         ``captions`` the meanings ``[B, 384]`` of the texts; ``encode`` embeds ids.
         """
-        places = F.normalize(self.map(self.concept_meanings), dim=-1).T * SCALE
+        places = F.normalize(self.places, dim=-1).T * SCALE
         ids, meanings = self.bank.practice(step)
         with torch.no_grad():
             of_images = (1 - OWN_CONCEPT) * self.affinity(self.concept_meanings[rows])
             of_images[torch.arange(len(rows)), rows] += OWN_CONCEPT
-            of_texts = self.affinity(captions.to(rows.device))
-            of_phrases = self.affinity(meanings.to(rows.device))
-        practised = encode(ids)
         return (
             F.cross_entropy(images @ places, of_images)
-            + F.cross_entropy(texts @ places, of_texts)
-            + F.cross_entropy(practised @ places, of_phrases)
+            + self.text_loss(places, texts, captions.to(rows.device))
+            + self.text_loss(places, encode(ids), meanings.to(rows.device))
         ) / 3
+
+    def text_loss(self, places: Tensor, texts: Tensor, meanings: Tensor) -> Tensor:
+        """Cross-entropy of texts ``[N, 256]`` among scaled places ``[256, C]`` to affinities."""
+        with torch.no_grad():
+            target = self.affinity(meanings)
+        return F.cross_entropy(texts @ places, target)
 
     def shared_targets(self, rows: Tensor, captions: Tensor) -> tuple[Tensor, Tensor]:
         """Targets ``[B, B]`` of a batch's pictures and of its texts; each row sums to one.

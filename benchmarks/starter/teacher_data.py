@@ -19,7 +19,12 @@ from tinyclip_edge.starter.kit import KitSample, read_split
 FLAG_WEIGHT = 0.6
 # By first step, the shares of emoji in a cycle of batches: mostly one kind, for similar negatives,
 # but some of each. Icons take longer to learn, so they get more once the emoji are learnt.
-EMOJI_SHARES = {0: (0.85, 0.2), 1150: (0.75, 0.15, 0.1), 1819: (0.6, 0.05, 0.1)}
+EMOJI_SHARES = {
+    0: (0.85, 0.2),
+    1150: (0.75, 0.15, 0.1),
+    1819: (0.6, 0.05, 0.1),
+    3209: (0.7, 0.1, 0.3),
+}
 LONGEST = 10  # tokens of a training caption, start and end included, unless the name has more
 TEMPLATES = ("a photo of {}", "an icon of {}", "a picture of a {}", "{} icon", "the {}", "{} emoji")
 
@@ -73,7 +78,8 @@ class Sampler:
                 weights[i] = FLAG_WEIGHT
         return names, weights / weights.sum(), members
 
-    def _pick(self, step: int) -> list[int]:
+    def pick(self, step: int) -> list[int]:
+        """Return the samples of a step, each of another concept."""
         rng = np.random.default_rng((self.seed, step))
         row_by_concept: dict[str, int] = {}
         cycle = EMOJI_SHARES[max(start for start in EMOJI_SHARES if start <= step)]
@@ -90,7 +96,7 @@ class Sampler:
 
         The fourth tensor has the texts' meanings [B, 384]; it is empty without a phrase bank.
         """
-        picks = self._pick(step)
+        picks = self.pick(step)
         rng = np.random.default_rng((self.seed, step, 1))
         torch.manual_seed(self.seed * 1_000_003 + step)
         index = torch.tensor(picks)

@@ -20,7 +20,8 @@ from torch.nn import functional as F
 
 from starter.evaluate_teacher import TEST_SETS, VAL_SETS, Evaluator, load_teacher
 from starter.meanings import MeaningPrior, PhraseBank
-from starter.muon import Muon
+from starter.muon import optimizers
+from starter.picture_embeddings import concept_places, embed_pictures
 from starter.teacher_data import Sampler
 from starter.teacher_model import (
     encode_image,
@@ -75,24 +76,10 @@ class Run:
         self.ema.load_state_dict(self.model.state_dict())
         self.proxies = Proxies(concepts).to(self.device)
         self.prior = None if prior is None else prior.to(self.device)
-        muon_parameters: list[nn.Parameter] = []
-        adam_parameters = [
-            *self.proxies.parameters(),
-            *(self.prior.parameters() if self.prior else ()),
-        ]
-        for name, p in self.model.named_parameters():
-            matrix = p.ndim == 2 and "resblocks" in name and arguments.optimizer == "muon"
-            (muon_parameters if matrix else adam_parameters).append(p)
-        decayed = [p for p in adam_parameters if p.ndim >= 2]
-        undecayed = [p for p in adam_parameters if p.ndim < 2]
-        groups = [
-            {"params": decayed, "weight_decay": 0.1},
-            {"params": undecayed, "weight_decay": 0.0},
-        ]
-        adam = torch.optim.AdamW(groups, lr=arguments.lr, betas=(0.9, 0.98), eps=1e-6)
-        self.optimizers: list[torch.optim.Optimizer] = [adam]
-        if muon_parameters:
-            self.optimizers.append(Muon(muon_parameters, lr=arguments.lr))
+        extra = [*self.proxies.parameters(), *(self.prior.parameters() if self.prior else ())]
+        self.optimizers = optimizers(
+            self.model.named_parameters(), extra, arguments.lr, arguments.optimizer
+        )
         self.lr, self.step, self.pairs, self.cooldown = arguments.lr, 0, 0, (-1, 0)
         self.warm_from = 0  # step
 
@@ -171,12 +158,19 @@ class Run:
         torch.save(state, path.with_suffix(".part"))
         path.with_suffix(".part").replace(path)
 
-    def start_from(self, folder: Path, step: int) -> None:
-        """Load the weights of an exported teacher; optimizers, proxies and prior start anew."""
+    def start_from(self, folder: Path, step: int, sampler: Sampler) -> None:
+        """Load the weights of an exported teacher; optimizers and proxies start anew.
+
+        So does a prior of word vectors; one of phrases has each concept where its pictures are.
+        """
         self.step = self.warm_from = step
         weights = load_teacher(folder).state_dict()
         self.model.load_state_dict(weights)
         self.ema.load_state_dict(weights)
+        if isinstance(self.prior, MeaningPrior):
+            pictures = embed_pictures(self.ema.eval(), sampler)
+            rows = torch.from_numpy(sampler.rows)
+            self.prior.places.data.copy_(concept_places(pictures, rows, len(sampler.concepts)))
 
     def load(self, path: Path) -> None:
         """Continue from a checkpoint."""
@@ -234,7 +228,7 @@ def train(arguments: argparse.Namespace) -> None:
     if arguments.resume and (out / "checkpoint.pt").exists():
         run.load(out / "checkpoint.pt")
     elif arguments.init is not None:
-        run.start_from(arguments.init, arguments.init_step)
+        run.start_from(arguments.init, arguments.init_step, sampler)
     log = Log(out / "training_log.jsonl")
     evaluate = Evaluator(arguments.kit, tokenizer, VAL_SETS, arguments.device)
     stop: list[int] = []

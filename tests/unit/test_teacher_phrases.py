@@ -85,3 +85,77 @@ def test_targets_are_softmaxes_of_the_encoders_cosines(bank):
     assert targets.sum(dim=1).tolist() == pytest.approx([1, 1])
     assert back.sum(dim=1).tolist() == pytest.approx([1, 1])
     assert back[1, 0] / back[1, 1] == pytest.approx(targets[0, 1] / targets[1, 1])
+
+
+def test_a_text_belongs_where_the_encoder_says(bank):
+    import torch
+
+    from starter.meanings import SCALE, MeaningPrior
+
+    prior = MeaningPrior(bank)
+    places = torch.tensor([[1.0, 0.0], [0.0, 1.0]]) * SCALE
+    half_way = torch.tensor([[0.5**0.5, 0.5**0.5]])
+    assert prior.text_loss(places, half_way, bank.meanings[:1]).item() == pytest.approx(math.log(2))
+    at_boat = prior.text_loss(places, torch.tensor([[1.0, 0.0]]), bank.meanings[:1])
+    at_house = prior.text_loss(places, torch.tensor([[0.0, 1.0]]), bank.meanings[:1])
+    assert at_boat.item() < 1e-4
+    assert at_house.item() == pytest.approx(SCALE, abs=1e-3)
+
+
+def test_a_concepts_place_is_the_mean_of_all_versions_of_its_pictures():
+    import torch
+
+    from starter.picture_embeddings import concept_places
+
+    versions = torch.tensor(
+        [[[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]], [[0.6, 0.8], [0.0, 1.0], [0.0, 1.0]]]
+    )
+    places = concept_places(versions, torch.tensor([1, 0, 0]), 2)
+    assert places.tolist() == [[0.0, 1.0], pytest.approx([2 / 5**0.5, 1 / 5**0.5])]
+
+
+def test_training_texts_leaves_pictures_where_they_are(bank):
+    import argparse
+
+    import torch
+
+    from starter.evaluate_teacher import load_teacher
+    from starter.train_text import TextRun
+    from tinyclip_edge.starter import teacher_path
+
+    class TwoPictures:
+        pixels = torch.randint(0, 255, (2, 3, 64, 64), dtype=torch.uint8)
+        mono = torch.tensor([False, True])
+        rows = np.array([0, 1])
+        concepts = ("boat", "house")
+
+        def pick(self, step):
+            return [0, 1]
+
+    arguments = argparse.Namespace(init=teacher_path(), seed=0, steps=10, lr=1e-3)
+    run = TextRun(arguments, TwoPictures(), bank)
+    assert all(math.isfinite(loss) for _ in range(2) for loss in run.train_step())
+    before = load_teacher(teacher_path()).state_dict()
+    changed = {
+        name.split(".")[0] for name, value in run.ema.state_dict().items()
+        if not torch.equal(value, before[name])
+    }  # fmt: skip
+    assert "visual" not in changed
+    assert {"token_embedding", "transformer", "text_projection"} <= changed
+
+
+def test_composed_phrases_have_names_of_pictures_and_words_of_wordnet(tmp_path, monkeypatch):
+    import random
+
+    from starter import phrases
+    from starter.wordnet import WordNet
+
+    for part in ("noun", "verb", "adj"):
+        (tmp_path / f"data.{part}").write_text(DATA)
+        (tmp_path / f"index.{part}").write_text(INDEX)
+    wordnet = WordNet(tmp_path)
+    monkeypatch.setattr(phrases, "COMPOSED", 200)
+    monkeypatch.setattr(phrases, "COMPOSITIONS", ("{n} on a {m}",))
+    texts = set(phrases._composed(wordnet, ["anchor"], random.Random(0)))
+    words = {word for text in texts for word in text.split(" on a ")}
+    assert words == {"anchor", "entity", "vessel"}
