@@ -41,7 +41,7 @@ def main() -> None:
     from tinyclip_edge.evaluation.open import open_embedder
 
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("models", nargs="*", default=[STARTER_TEACHER])
+    parser.add_argument("models", nargs="*", default=[STARTER_TEACHER], help="MODEL or LABEL=MODEL")
     parser.add_argument(
         "--phrases", type=Path, help="bank of a training: also measures queries that it lacks"
     )
@@ -57,9 +57,10 @@ def main() -> None:
     relevant = np.array([[name in names for name in pictures.texts] for names in queries.values()])
     rows: dict[str, dict[str, dict[str, float]]] = {}
     for name in arguments.models:
-        model = open_embedder(name)
+        label, _, path = name.rpartition("=")
+        model = open_embedder(path)
         scores = model.encode_text(list(queries)) @ model.encode_image(pictures.images).T
-        rows[name] = {
+        rows[label or path] = {
             group: {
                 "queries": int(chosen.sum()),
                 **search_figures(scores[chosen], relevant[chosen]),
