@@ -22,7 +22,9 @@ def embed_pictures(model: torch.nn.Module, sampler: Sampler, augmented: int = 0)
         parts = [
             encode_image(model, augment(rgb, mono) if version else normalise(rgb))
             for rgb, mono in zip(
-                sampler.pixels.split(PICTURES), sampler.mono.split(PICTURES), strict=True
+                torch.split(sampler.pixels, PICTURES),
+                torch.split(sampler.mono, PICTURES),
+                strict=True,
             )
         ]
         versions.append(torch.cat(parts))

@@ -11,9 +11,11 @@ from __future__ import annotations
 import argparse
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from starter.evaluate_teacher import TEST_SETS, VAL_SETS, Evaluator, load_teacher
@@ -35,8 +37,9 @@ class TextRun:
     """The text tower, its average, and one training step."""
 
     def __init__(self, arguments: argparse.Namespace, sampler: Sampler, bank: PhraseBank) -> None:
-        self.model = load_teacher(arguments.init).requires_grad_(False).eval()
-        self.ema = load_teacher(arguments.init).requires_grad_(False)
+        # open_clip's CLIP is untyped.
+        self.model: Any = load_teacher(arguments.init).requires_grad_(False).eval()
+        self.ema: Any = load_teacher(arguments.init).requires_grad_(False)
         self.sampler, self.seed, self.steps = sampler, arguments.seed, arguments.steps
         self.lr, self.step = arguments.lr, 0
         self.pictures = embed_pictures(self.model, sampler, AUGMENTED)
@@ -45,11 +48,11 @@ class TextRun:
         )
         self.prior = MeaningPrior(bank, places).requires_grad_(False)
         self.places = places.T * SCALE
-        self.trained = {
-            name: p.requires_grad_()
-            for name, p in self.model.named_parameters()
-            if not name.startswith("visual.")
+        self.trained: dict[str, nn.Parameter] = {
+            name: p for name, p in self.model.named_parameters() if not name.startswith("visual.")
         }
+        for p in self.trained.values():
+            p.requires_grad_()
         self.optimizers = optimizers(self.trained.items(), (), self.lr, "muon")
 
     def train_step(self) -> tuple[float, float]:
@@ -75,7 +78,7 @@ class TextRun:
         meaning = self.prior.text_loss(
             self.places, torch.cat([texts, practised]), torch.cat([meanings, practice_meanings])
         )
-        (contrastive + meaning).backward()
+        torch.autograd.backward(contrastive + meaning)
         torch.nn.utils.clip_grad_norm_(self.trained.values(), CLIP)
         for optimizer in self.optimizers:
             optimizer.step()
