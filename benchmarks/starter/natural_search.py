@@ -1,8 +1,9 @@
 """Measure search in a visitor's own words: ``python -m starter.natural_search``.
 
 ``natural_queries.json`` has 200 queries, written by hand before any of the compared teachers was
-trained: synonyms, short descriptions and categories, never a caption or a keyword of the kit. Each
-lists the names of its relevant pictures among the 1,577 of ``starter:test_style``.
+trained: synonyms, short descriptions and categories. Three of them are keywords of the kit
+("cheers", "puppy", "furious"), none is a picture's name. Each lists the names of its relevant
+pictures among the 1,577 of ``starter:test_style``.
 """
 
 from __future__ import annotations
