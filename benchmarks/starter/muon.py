@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 COEFFICIENTS = (
     3.4445,
@@ -67,20 +67,3 @@ class Muon(torch.optim.Optimizer):
                 for (part, _), delta in zip(pairs, deltas, strict=True):
                     part.mul_(1 - group["lr"] * group["weight_decay"])
                     part.add_(delta, alpha=-group["lr"] * scale)
-
-
-def optimizers(
-    named: Iterable[tuple[str, nn.Parameter]], extra: Sequence[nn.Parameter], lr: float, kind: str
-) -> list[torch.optim.Optimizer]:
-    """Return AdamW for everything but the blocks' matrices, which Muon has if ``kind`` says so."""
-    muon_parameters: list[nn.Parameter] = []
-    adam_parameters = list(extra)
-    for name, p in named:
-        matrix = p.ndim == 2 and "resblocks" in name and kind == "muon"
-        (muon_parameters if matrix else adam_parameters).append(p)
-    groups = [
-        {"params": [p for p in adam_parameters if p.ndim >= 2], "weight_decay": 0.1},
-        {"params": [p for p in adam_parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    adam = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98), eps=1e-6)
-    return [adam, Muon(muon_parameters, lr=lr)] if muon_parameters else [adam]

@@ -20,7 +20,6 @@ from torch.nn import functional as F
 
 from starter.evaluate_teacher import TEST_SETS, VAL_SETS, Evaluator, load_teacher
 from starter.meanings import MeaningPrior, PhraseBank
-from starter.muon import optimizers
 from starter.picture_embeddings import concept_places, embed_pictures
 from starter.teacher_data import Sampler
 from starter.teacher_model import (
@@ -30,11 +29,11 @@ from starter.teacher_model import (
     layer_drop,
     new_model,
 )
+from starter.updates import average, optimizers, update
 from starter.word_vectors import WordPrior, WordVectors, toward
 from tinyclip_edge.starter import kit_path, teacher_path
 
 WARMUP = 80  # steps
-EMA_DECAY = 0.997
 PATCH_DROPOUT = 0.25  # saves a quarter of the vision tower's time; off during the cooldown
 LAYER_DROP = 1 / 3  # makes layers independent of each other, and saves a third of the time
 MINUTE = 60.0
@@ -100,9 +99,6 @@ class Run:
         self.model.train()
         rate = self.rate()
         self.model.visual.patch_dropout.prob = PATCH_DROPOUT if self.cooldown[0] < 0 else 0.0
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = self.lr * rate
         rng = random.Random(self.seed * 1_000_003 + self.step)
         # Halved in the cooldown, because the whole network is shipped.
         share = self.layer_drop if self.cooldown[0] < 0 else self.layer_drop / 2
@@ -125,10 +121,7 @@ class Run:
         if not torch.isfinite(loss):
             raise FloatingPointError(f"loss is {loss.item()} at step {self.step}")
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        for optimizer in self.optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        update(self.optimizers, self.model.parameters(), self.lr * rate)
         self._after(len(logits))
         return contrastive.item(), proxy.item()
 
@@ -140,10 +133,7 @@ class Run:
         self.model.logit_scale.clamp_(max=4.6052)  # 100
         self.step += 1
         self.pairs += batch
-        decay = min(EMA_DECAY, (1 + self.step) / (10 + self.step))
-        pairs = zip(self.ema.parameters(), self.model.parameters(), strict=True)
-        for slow, fast in pairs:
-            slow.lerp_(fast, 1 - decay)
+        average(zip(self.ema.parameters(), self.model.parameters(), strict=True), self.step)
 
     def save(self, path: Path) -> None:
         """Write a checkpoint to a temporary file, then rename it."""

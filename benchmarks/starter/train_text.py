@@ -20,17 +20,16 @@ from torch.nn import functional as F
 
 from starter.evaluate_teacher import TEST_SETS, VAL_SETS, Evaluator, load_teacher
 from starter.meanings import SCALE, MeaningPrior, PhraseBank
-from starter.muon import optimizers
 from starter.picture_embeddings import concept_places, embed_pictures
 from starter.teacher_data import Sampler
 from starter.teacher_model import encode_text_by_length, export, layer_drop
-from starter.train_teacher import EMA_DECAY, LAYER_DROP, WARMUP, Log
+from starter.train_teacher import LAYER_DROP, WARMUP, Log
+from starter.updates import average, optimizers, update
 from tinyclip_edge.starter import kit_path, teacher_path
 
 AUGMENTED = 2  # versions of each picture beside the clean one
 PRACTICE = 384  # phrases without a picture per step
 EVALUATE = 500  # steps between evaluations
-CLIP = 1.0  # maximum norm of a gradient
 
 
 class TextRun:
@@ -58,9 +57,6 @@ class TextRun:
     def train_step(self) -> tuple[float, float]:
         """One update; returns contrastive loss and that of meanings."""
         rate = min(1.0, (self.step + 1) / WARMUP) * (1 - self.step / self.steps)
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = self.lr * rate
         rng = np.random.default_rng((self.seed, self.step, 2))
         picks = self.sampler.pick(self.step)
         rows = torch.from_numpy(self.sampler.rows[picks])
@@ -79,10 +75,7 @@ class TextRun:
             self.places, torch.cat([texts, practised]), torch.cat([meanings, practice_meanings])
         )
         torch.autograd.backward(contrastive + meaning)
-        torch.nn.utils.clip_grad_norm_(self.trained.values(), CLIP)
-        for optimizer in self.optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        update(self.optimizers, self.trained.values(), self.lr * rate)
         self._after()
         return contrastive.item(), meaning.item()
 
@@ -90,10 +83,8 @@ class TextRun:
     def _after(self) -> None:
         self.model.logit_scale.clamp_(max=4.6052)  # 100
         self.step += 1
-        decay = min(EMA_DECAY, (1 + self.step) / (10 + self.step))
-        average = dict(self.ema.named_parameters())
-        for name, p in self.trained.items():
-            average[name].lerp_(p, 1 - decay)
+        slow = dict(self.ema.named_parameters())
+        average(((slow[name], p) for name, p in self.trained.items()), self.step)
 
 
 def train(arguments: argparse.Namespace) -> None:
