@@ -29,6 +29,10 @@ PREFIXES = [32, 64, 128]
 OPTIONS: dict[str, list[str]] = {
     BASELINE: [],
     "all three": ["loss.contrastive=1"],
+    "all three, feature 1000, rate 1e-3": [
+        "loss.contrastive=1", "loss.feature=1000", "optim.lr=1e-3",
+    ],
+    "all three, feature 1000": ["loss.contrastive=1", "loss.feature=1000"],
     "temperature 0.5": ["teacher.temperature=0.5"],
     "temperature 2": ["teacher.temperature=2"],
     "interactive": ["loss.interactive=1"],

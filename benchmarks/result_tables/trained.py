@@ -9,7 +9,9 @@ from result_tables.table import Result, Table, bold, each, millions, of_seeds, p
 
 SHIPPED = {"all three", "importance"}
 OPTIONS = {
-    "all three": "all three losses (`loss.contrastive: 1`), as shipped",
+    "all three": "all three losses (`loss.contrastive: 1`)",
+    "all three, feature 1000, rate 1e-3": "all three, `loss.feature: 1000`, `optim.lr: 1.0e-3`",
+    "all three, feature 1000": "all three, `loss.feature: 1000`",
     "temperature 0.5": "`teacher.temperature: 0.5`",
     "temperature 2": "`teacher.temperature: 2`",
     "interactive": "`loss.interactive: 1`",
