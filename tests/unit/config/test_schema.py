@@ -25,8 +25,8 @@ def test_starter_is_as_documented():
     config = load_config("starter")
     assert (config.teacher.model, config.student.model) == ("starter-teacher", "starter-50")
     assert config.inherit.method == "uniform"
-    assert (config.loss.affinity, config.loss.feature) == (1.0, 1000.0)
-    assert (config.optim.batch_size, config.optim.lr, config.optim.weight_decay) == (128, 1e-3, 0.1)
+    assert (config.loss.affinity, config.loss.feature) == (1.0, 16000.0)
+    assert (config.optim.batch_size, config.optim.lr, config.optim.weight_decay) == (128, 2e-3, 0.1)
     assert config.optim.warmup_steps == 24
     assert (config.optim.final_lr_ratio, config.optim.grad_clip) == (0.02, 1.0)
     assert config.data.batch_distinct

@@ -84,10 +84,10 @@ def test_what_does_not_touch_the_result_may_change(begun):
 
 def test_keys_that_break_a_resume_are_named(begun):
     with pytest.raises(ConfigError) as caught:
-        folder(begun, "seed=3", "optim.lr=2e-3", "run.keep=9").check(resume=True)
+        folder(begun, "seed=3", "optim.lr=4e-3", "run.keep=9").check(resume=True)
     message = str(caught.value)
     assert "seed (was 0, is 3)" in message
-    assert "optim.lr (was 0.001, is 0.002)" in message
+    assert "optim.lr (was 0.002, is 0.004)" in message
     assert "run.keep" not in message
 
 
