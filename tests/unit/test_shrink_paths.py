@@ -32,7 +32,7 @@ def test_all_ways_take_the_same_steps_on_the_same_pairs(paths, teacher, question
     assert {resolve_stages(run, teacher)[-1].end for run in runs} == {paths.STEPS[question]}
     for section in ("data", "loss"):
         assert getattr(runs[0], section) == getattr(runs[1], section)
-    assert {(run.optim.lr, run.optim.batch_size, run.seed) for run in runs} == {(2e-3, 128, 0)}
+    assert {(run.optim.lr, run.optim.batch_size, run.seed) for run in runs} == {(1e-3, 128, 0)}
 
 
 def test_masks_leave_as_many_parameters_as_the_uniform_student(paths, teacher):
