@@ -13,6 +13,10 @@ from kept_runs import cached_run, check_settings, evaluated_at_end, teacher_hash
 Record = dict[str, Any]  # of a run, as cached_run returns it
 Row = dict[str, Any]  # of a table
 
+# The rate of `starter` suits its heavy feature term. With affinity alone, half of it is better:
+# 61.3 against 57.8 % recall@1 on Twemoji, one seed.
+WITHOUT_FEATURES = ("loss.feature=0", "optim.lr=1e-3")
+
 
 def prepare(arguments: argparse.Namespace, settings: dict[str, Any]) -> str:
     """Set the number of threads and store the runs' settings; return the Twemoji shard."""

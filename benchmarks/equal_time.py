@@ -2,9 +2,9 @@
 
 Both train ``starter`` from the same inherited weights on the starter kit. tinyclip-edge runs first.
 The plain loop (``plain_loop.py``: float32, live teacher, affinity alone) then has as many seconds
-as that took, including teacher features and evaluations, with the same learning-rate schedule over
-as many steps as fit. Recall is measured on Twemoji, a style not used in training. Finished runs are
-kept, so that the same command continues after an interruption.
+as that took, including teacher features and evaluations, with the learning-rate schedule of
+affinity alone over as many steps as fit. Recall is measured on Twemoji, a style not used in
+training. Finished runs are kept, so that the same command continues after an interruption.
 
     python benchmarks/equal_time.py --out benchmarks/results/equal-time.json
 """
@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from arms import Record, at_end, prepare
+from arms import WITHOUT_FEATURES, Record, at_end, prepare
 from kept_runs import cached_run, evaluated_at_end, recalls_of, runs_parser
 from plain_loop import PlainLoop
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tinyclip_edge.config import RunConfig
     from tinyclip_edge.data import Batch
 
-AFFINITY = ["loss.feature=0", "loss.contrastive=0"]
+AFFINITY = [*WITHOUT_FEATURES, "loss.contrastive=0"]
 ARMS = {"as shipped": [], "affinity alone": AFFINITY}
 PLAIN = "plain loop"
 TRIAL = 10  # steps of the plain loop that are timed

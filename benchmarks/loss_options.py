@@ -19,7 +19,17 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from arms import Record, Row, arm_run, at_end, folder_name, gains, measure, prepare
+from arms import (
+    WITHOUT_FEATURES,
+    Record,
+    Row,
+    arm_run,
+    at_end,
+    folder_name,
+    gains,
+    measure,
+    prepare,
+)
 from kept_runs import finished_student, mean_recalls, runs_parser, validated
 
 BASELINE = "affinity and feature"
@@ -59,11 +69,11 @@ def two_teachers(second: str) -> dict[str, list[str]]:
     def arm(temperature: float, mean: str) -> list[str]:
         member = {"model": second, "temperature": temperature}
         ensemble = f"teacher.ensemble=[{json.dumps(member)}]"
-        return [UNLABELLED, ensemble, f"loss.affinity_mean={mean}", "loss.feature=0"]
+        return [UNLABELLED, ensemble, f"loss.affinity_mean={mean}", *WITHOUT_FEATURES]
 
     # Joined features are wider than the student's, so a feature term would train a projector.
     return {
-        "one teacher, affinity alone": [UNLABELLED, "loss.feature=0"],
+        "one teacher, affinity alone": [UNLABELLED, *WITHOUT_FEATURES],
         "two teachers, logits": arm(1.0, "logits"),
         "two teachers, probabilities": arm(1.0, "probabilities"),
         "two teachers, probabilities, second at temperature 2": arm(2.0, "probabilities"),

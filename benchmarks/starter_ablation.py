@@ -3,7 +3,8 @@
 ``losses`` trains ``starter-50`` from the same inherited weights with affinity, contrastive and
 feature terms and combinations of them; ``plans`` trains ``starter-15``, whose layers are narrower
 than the teacher's, from three selections of weights. Recall is measured on Twemoji, a style not
-used in training. Other settings are those of the shipped configurations. Finished runs are kept.
+used in training. Other settings are those of the shipped configurations, but arms without features
+have their own learning rate. Finished runs are kept.
 
     python benchmarks/starter_ablation.py --out benchmarks/results/starter-ablation.json
 """
@@ -15,17 +16,18 @@ import json
 import statistics
 from typing import Any
 
+from arms import WITHOUT_FEATURES
 from kept_runs import cached_run, evaluated_at_end, runs_parser, teacher_hash, twemoji_shard
 
-FEATURE = 1000.0  # weight in the shipped runs
+FEATURE = 16000  # weight in the shipped runs
 UNLABELLED = "loss.contrastive=0"
 LEARNED = "loss.student_logit_scale=learned"
 LOSSES = {
-    "affinity": ["loss.affinity=1", "loss.feature=0", UNLABELLED],
-    "contrastive": ["loss.affinity=0", "loss.feature=0", "loss.contrastive=1", LEARNED],
+    "affinity": ["loss.affinity=1", *WITHOUT_FEATURES, UNLABELLED],
+    "contrastive": ["loss.affinity=0", *WITHOUT_FEATURES, "loss.contrastive=1", LEARNED],
     "feature": ["loss.affinity=0", f"loss.feature={FEATURE}", UNLABELLED],
     "affinity + feature": ["loss.affinity=1", f"loss.feature={FEATURE}", UNLABELLED],
-    "affinity + contrastive": ["loss.affinity=1", "loss.feature=0", "loss.contrastive=1"],
+    "affinity + contrastive": ["loss.affinity=1", *WITHOUT_FEATURES, "loss.contrastive=1"],
     "all three": ["loss.affinity=1", f"loss.feature={FEATURE}", "loss.contrastive=1"],
 }
 PLANS = {

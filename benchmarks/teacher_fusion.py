@@ -16,10 +16,10 @@ import json
 import statistics
 from typing import Any
 
-from arms import Record, Row, arm_run, gains, measure, prepare
+from arms import WITHOUT_FEATURES, Record, Row, arm_run, gains, measure, prepare
 from kept_runs import cached_run, evaluated_at_end, finished_student, kit_shard, runs_parser
 
-ALONE = ("loss.feature=0", "loss.contrastive=0")
+ALONE = (*WITHOUT_FEATURES, "loss.contrastive=0")
 BASELINE = "two teachers, mean"
 SECOND_PART = "icon"  # kind of the pictures that the second teacher learns from
 # Weight of the second teacher that makes the first one, from which all inherit, negligible.
@@ -38,7 +38,7 @@ def second_teacher(arguments: argparse.Namespace, val: str) -> str:
         f"data.train={part}",
         f"data.feature_cache={arguments.work / 'features' / SECOND_PART}",
         "loss.contrastive=1",
-        "loss.feature=0",
+        *WITHOUT_FEATURES,
     ]
     folder = arguments.work / "second-teacher"
     cached_run(load_config("starter", overrides), folder, {"arm": "second teacher", "seed": 100})

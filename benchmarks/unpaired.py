@@ -15,7 +15,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from arms import Record, Row, arm_run, at_end, measure, prepare
+from arms import WITHOUT_FEATURES, Record, Row, arm_run, at_end, measure, prepare
 from kept_runs import runs_parser
 
 PAIRS = "starter:train"
@@ -30,12 +30,12 @@ def arms(texts: Path) -> dict[str, list[str]]:
     return {
         BASELINE: [],
         "paired, affinity and feature": [unlabelled],
-        "paired, affinity alone": [unlabelled, "loss.feature=0"],
+        "paired, affinity alone": [unlabelled, *WITHOUT_FEATURES],
         "unpaired": unpaired,
         "unpaired, feature alone": [*unpaired, "loss.affinity=0"],
         "unpaired, temperature 2": [*unpaired, "teacher.temperature=2"],
         "unpaired, affinity 0.2": [*unpaired, "loss.affinity=0.2"],
-        "unpaired, affinity alone": [*unpaired, "loss.feature=0"],
+        "unpaired, affinity alone": [*unpaired, *WITHOUT_FEATURES],
         "half paired, half unpaired": [
             unlabelled, "data.train=null", "data.feature_cache=null",
             f"data.mix={json.dumps(mix)}",
