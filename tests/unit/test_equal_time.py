@@ -22,10 +22,12 @@ def teacher():
     return load_clip("starter-teacher")
 
 
-def test_arms_differ_in_their_losses_alone():
+def test_arms_differ_in_losses_and_learning_rate_alone():
     arguments = Namespace(steps=4, val="starter:val")
     shipped, affinity = (equal_time.configured(arguments, arm, 0) for arm in equal_time.ARMS)
-    assert shipped == affinity.model_copy(update={"loss": shipped.loss})
+    rate = affinity.optim.model_copy(update={"lr": shipped.optim.lr})
+    assert shipped == affinity.model_copy(update={"loss": shipped.loss, "optim": rate})
+    assert (shipped.optim.lr, affinity.optim.lr) == (2e-3, 1e-3)
     assert shipped.loss == load_config("starter").loss
     weights = (affinity.loss.affinity, affinity.loss.feature, affinity.loss.contrastive)
     assert weights == (1.0, 0.0, 0.0)
@@ -80,6 +82,14 @@ def test_precisions_of_the_shipped_run_differ_in_nothing_else():
     assert fp32 == bf16.model_copy(update={"run": fp32.run})
 
 
+@pytest.mark.parametrize(
+    ("flags", "left_out"), [({"avx2"}, {"starter, bf16"}), ({"avx2", "avx512_bf16"}, set())]
+)
+def test_bf16_is_left_out_without_its_instructions(flags, left_out, monkeypatch):
+    monkeypatch.setattr("tinyclip_edge.runtime.cpu.cpu_flags", lambda: frozenset(flags))
+    assert shipped_runs.RUNS.keys() - set(shipped_runs.default_runs()) == left_out
+
+
 def test_a_shipped_recipe_is_trained_with_its_own_steps(tmp_path, monkeypatch):
     configs = []
 
@@ -96,4 +106,4 @@ def test_a_shipped_recipe_is_trained_with_its_own_steps(tmp_path, monkeypatch):
     assert [config.seed for config in configs] == [0, 1]
     assert {config.optim.steps for config in configs} == {load_config("starter-15").optim.steps}
     row = shipped_runs.row(records)
-    assert (row["steps"], row["t2i_r1"]) == (1500, [47.5, 47.5])
+    assert (row["steps"], row["t2i_r1"]) == (3000, [47.5, 47.5])
