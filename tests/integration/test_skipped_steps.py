@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import pytest
 import torch
 from torch import nn
 
@@ -45,14 +46,20 @@ def test_batch_norms_are_looked_for_once(make, tmp_path, no_report, monkeypatch)
     assert result.skipped_steps == 0 and len(looked) == 1
 
 
-def test_a_skipped_step_does_not_spoil_a_batch_norm(make, tmp_path, no_report, monkeypatch):
-    """One batch of pictures is NaN in the towers: its step is skipped, the others count."""
+@pytest.mark.parametrize(("skipped", "ema"), [(2, None), (4, 0.9)])
+def test_a_skipped_step_does_not_spoil_a_batch_norm(
+    make, tmp_path, no_report, monkeypatch, skipped, ema
+):
+    """One batch of pictures is NaN in the towers: its step is skipped, the others count.
+
+    After the last step an average is saved with the statistics of the student at that time.
+    """
     terms, calls = DistillTask.terms, []
 
     def broken(task, batch):
         calls.append(batch)
         result = terms(task, batch)
-        if len(calls) != 2:
+        if len(calls) != skipped:
             return result
         for module in task.clip.model.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -61,10 +68,11 @@ def test_a_skipped_step_does_not_spoil_a_batch_norm(make, tmp_path, no_report, m
 
     monkeypatch.setattr(DistillTask, "terms", broken)
     watcher = Watcher()
-    config = make(student={"model": RESNET}, inherit={"method": "none"}, optim={"steps": 4})
+    optim = {"steps": 4, "ema": ema}
+    config = make(student={"model": RESNET}, inherit={"method": "none"}, optim=optim)
     result = distill(config, tmp_path / "run", observer=watcher)
     assert result.skipped_steps == 1
-    assert [event["step"] for event in events_of(tmp_path / "run", "skipped")] == [2]
+    assert [event["step"] for event in events_of(tmp_path / "run", "skipped")] == [skipped]
     student = load_clip(str(result.student)).model
     assert all(value.isfinite().all() for value in student.state_dict().values())
     assert sum(isinstance(m, nn.BatchNorm2d) for m in student.modules()) > 10

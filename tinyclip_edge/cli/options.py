@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterable
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -168,12 +169,20 @@ def progress_console() -> Console:
 
 
 def print_tables(tables: Iterable[Table]) -> None:
-    """Print tables to stdout."""
+    """Print tables to stdout, their titles and notes as wide as the terminal."""
     from rich.console import Console
 
     console = Console()
-    for table in tables:
-        console.print(table)
+    for number, table in enumerate(tables):
+        if number:
+            console.print()
+        bare = copy(table)  # rich would wrap both to the width of the table
+        bare.title = bare.caption = None
+        for part, style in (
+            (table.title, "table.title"), (bare, None), (table.caption, "table.caption")
+        ):  # fmt: skip
+            if part is not None:
+                console.print(part, style=style)
 
 
 def refuse_launcher(command: str) -> None:

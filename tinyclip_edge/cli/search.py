@@ -85,6 +85,8 @@ def search(
     """Search an index of pictures by text, by picture, or by both."""
     if text is None and not image:
         raise ConfigError("search needs a text or --image FILE")
+    if text is not None and not text.strip():
+        raise ConfigError("the text to search for is empty")
     if text is not None and is_image_name(text) and is_file(Path(text)):
         raise ConfigError(f"{text} is a picture; search by it with --image {text}")
     from tinyclip_edge.runtime.index import ImageIndex
@@ -101,8 +103,10 @@ def search(
     if copy_to is not None:
         from tinyclip_edge.collection.copies import copy_pictures
 
-        copied = copy_pictures([hit.key for hit in hits], copy_to)
-        say_result(f"{copy_to}: {counted(copied, 'picture')} copied")
+        gone = copy_pictures([hit.key for hit in hits], copy_to)
+        say_result(f"{copy_to}: {counted(len(hits) - len(gone), 'picture')} copied")
+        for key in gone:
+            say_result(f"{shown_key(key)}: not copied, gone or no picture; index its folder again")
     if json_output:
         results = [_result(hit) for hit in hits]
         recall = None if pictures.graph is None else pictures.graph.facts.recall

@@ -37,8 +37,8 @@ def update_graph(
         graph = index.graph
         if approximate and len(index) < EXACT_BELOW:
             raise DataError(
-                f"{path}: exact search of {len(index):,} pictures takes milliseconds; a graph is "
-                f"for {EXACT_BELOW:,} or more"
+                f"{path} is written, but without a graph: exact search of {len(index):,} pictures "
+                f"takes milliseconds; a graph is for {EXACT_BELOW:,} or more"
             )
         if approximate is False:
             if graph is not None:

@@ -12,8 +12,8 @@ from tinyclip_edge.runtime.video import frame_at
 from tinyclip_edge.runtime.video_keys import split_key
 
 
-def copy_pictures(keys: Sequence[str], folder: Path) -> int:
-    """Copy pictures into a folder as 01-NAME, 02-NAME …; return how many were copied.
+def copy_pictures(keys: Sequence[str], folder: Path) -> list[str]:
+    """Copy pictures into a folder as 01-NAME, 02-NAME …; return the keys of those left out.
 
     A frame of a video becomes a picture, 03-NAME-12.0s.png. Missing files, and files that are
     not pictures, are left out: an index from elsewhere may name any file.
@@ -26,10 +26,9 @@ def copy_pictures(keys: Sequence[str], folder: Path) -> int:
         for copy in copies.values():
             if copy.exists():
                 raise DataError(f"{copy} exists already; choose another folder")
-        copied = sum(_copy(key, copy) for key, copy in copies.items())
+        return [key for key, copy in copies.items() if not _copy(key, copy)]
     except OSError as error:
         raise DataError(f"cannot copy into {folder}: {error.strerror or error}") from error
-    return copied
 
 
 def _name(key: str) -> str:

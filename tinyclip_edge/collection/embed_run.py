@@ -38,6 +38,7 @@ from tinyclip_edge.runtime.parquet_header import FileHeader
 from tinyclip_edge.runtime.parquet_rows import read_header
 from tinyclip_edge.runtime.progress import reported
 from tinyclip_edge.runtime.protocol import Progress
+from tinyclip_edge.units import counted
 
 NAMED = 3  # faults in a message
 
@@ -239,7 +240,8 @@ class _Run:
         for unit in self.units:
             yield from self.results[unit.mark].notes
         if self.unusable:
-            yield f"skipped {self.unusable:,} samples that cannot be used: {self._faults()}"
+            samples = counted(self.unusable, "sample")
+            yield f"skipped {samples} that cannot be used: {self._faults()}"
 
     def _faults(self) -> str:
         lines = list(self.source.losses.faults)

@@ -20,6 +20,7 @@ from tinyclip_edge.runtime.decode_modes import EXACT
 from tinyclip_edge.runtime.decoding import prepared
 from tinyclip_edge.runtime.devices import CPU
 from tinyclip_edge.runtime.edge import EdgeCLIP
+from tinyclip_edge.runtime.index_keys import check_utf8
 from tinyclip_edge.runtime.indexing import PictureEncoder
 from tinyclip_edge.runtime.parquet_header import FileHeader
 from tinyclip_edge.runtime.parquet_rows import Captions, ParquetWriter, parquet_file
@@ -147,9 +148,13 @@ class _Shard:
     def _decoded(
         self, chunk: list[Pair], encoder: PictureEncoder
     ) -> Generator[tuple[Pair, Features], None, None]:
+        def preprocess(pair: Pair) -> Features:
+            check_utf8(pair.key)  # parquet holds nothing else
+            return encoder.preprocess(pair.image, f"{pair.key} of {self.source}")
+
         results = prepared(
             chunk,
-            lambda pair: encoder.preprocess(pair.image, f"{pair.key} of {self.source}"),
+            preprocess,
             threads=encoder.threads,
             ahead=2 * encoder.batch,
         )

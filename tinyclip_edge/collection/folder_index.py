@@ -56,13 +56,13 @@ LEAST_EVERY = 0.1
 
 def index_folders(
     clip: EdgeCLIP,
-    folders: Iterable[str | Path],
+    folders: str | Path | Iterable[str | Path],
     into: str | Path,
     *,
     every: float = EVERY,
     progress: Progress = False,
 ) -> IndexReport:
-    """Embed the new and changed pictures below folders into an index file.
+    """Embed the new and changed pictures below one or several folders into an index file.
 
     Keys are absolute paths. A picture is unchanged if its size and modification time are; one with
     the bytes of another is not embedded again, and has moved if the other is gone. Pictures gone
@@ -75,7 +75,8 @@ def index_folders(
     if not LEAST_EVERY <= every < math.inf:
         raise DataError(f"every must be at least {LEAST_EVERY:g} seconds, not {every}")
     path = index_path(into)
-    roots = [absolute(folder) for folder in folders]
+    several = [folders] if isinstance(folders, (str, Path)) else folders
+    roots = [absolute(folder) for folder in several]
     if not path.parent.is_dir():
         raise DataError(f"cannot write {path}: there is no folder {path.parent}")
     with locked_file(path):

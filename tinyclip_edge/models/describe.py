@@ -9,6 +9,7 @@ from tinyclip_edge.models.clip import LoadedClip
 from tinyclip_edge.models.pruned_units import UNITS
 from tinyclip_edge.models.sized_fastvit import fastvit_keywords, fastvit_sizes
 from tinyclip_edge.models.sized_timm import SIZES, is_sized, timm_sizes
+from tinyclip_edge.units import counted
 
 
 def describe(clip: LoadedClip) -> str:
@@ -69,8 +70,8 @@ def _equal(table: dict[str, Any], width: int, heads: int) -> dict[str, Any]:
 
 def _sizes(units: dict[str, Any]) -> str:
     heads, neurons = _span(units["heads"]), _span(units["neurons"])
-    layers = len(units["heads"])
-    return f"width {units['width']}, {layers} layers, {heads} heads, {neurons} neurons"
+    layers = counted(len(units["heads"]), "layer")
+    return f"width {units['width']}, {layers}, {heads} heads, {neurons} neurons"
 
 
 def _span(counts: Sequence[int]) -> str:

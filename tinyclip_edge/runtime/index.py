@@ -13,7 +13,7 @@ import numpy.typing as npt
 from tinyclip_edge.errors import BundleError, DataError, shown
 from tinyclip_edge.file_aside import file_written_aside
 from tinyclip_edge.runtime.decode_modes import EXACT
-from tinyclip_edge.runtime.hits import Hit, hits
+from tinyclip_edge.runtime.hits import Hit, check_search, hits
 from tinyclip_edge.runtime.index_export import ExportedIndex
 from tinyclip_edge.runtime.index_file import (
     IndexContent,
@@ -35,6 +35,7 @@ from tinyclip_edge.runtime.index_rows import (
 )
 from tinyclip_edge.runtime.protocol import Features, Images, Indexer, OnError, Progress
 from tinyclip_edge.runtime.vectors import Codes, cosines, nearest_rows, unit
+from tinyclip_edge.units import counted
 
 if TYPE_CHECKING:
     from tinyclip_edge.runtime.graph import Graph, GraphType
@@ -89,8 +90,9 @@ class ImageIndex(ExportedIndex):
 
     def __repr__(self) -> str:
         facts = None if self.graph is None else self.graph.facts
+        size = f"{counted(len(self), 'image')}, {self.features.shape[1]} dimensions"
         parts = [
-            f"{len(self):,} images, {self.features.shape[1]} dimensions, {self.features.dtype}",
+            f"{size}, {self.features.dtype}",
             *([f"{len(self.errors):,} skipped"] if self.errors else []),
             *([] if facts is None else [f"recall@{facts.k} {facts.recall:.3f}"]),
             *([] if self.decode == EXACT else [f"decoded {self.decode}"]),
@@ -135,10 +137,7 @@ class ImageIndex(ExportedIndex):
             raise BundleError(f"the index has pictures decoded {self.decode}, not {decode}")
 
     def scores(self, queries: Features) -> Features:
-        """Return float32 ``[Q, N]`` cosines of unit-norm ``[Q, D]``.
-
-        Raise DataError for queries of another width, or numbers that are not finite.
-        """
+        """Return float32 ``[Q, N]`` cosines of unit-norm ``[Q, D]``; DataError if D differs."""
         return cosines(self._in_own_dimensions(queries), self.features, self.scales)
 
     def top(
@@ -154,8 +153,7 @@ class ImageIndex(ExportedIndex):
 
         ``exact`` compares every picture, even if the index has a graph.
         """
-        if k < 1:
-            raise DataError(f"k must be 1 or more, not {k}")
+        check_search(k, min_score)
         queries = self._in_own_dimensions(queries)
         search = nearest_rows if exact or self.graph is None else self.graph.nearest
         return [

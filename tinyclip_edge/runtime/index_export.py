@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from tinyclip_edge.errors import DataError, MissingExtraError, shown
+from tinyclip_edge.errors import DataError, MissingExtraError
 from tinyclip_edge.file_aside import file_written_aside
 from tinyclip_edge.paths import expanded
+from tinyclip_edge.runtime.index_keys import check_utf8
 from tinyclip_edge.runtime.protocol import Features
 
 if TYPE_CHECKING:
@@ -85,7 +86,8 @@ class ExportedIndex:
         target = Path(expanded(path))
         if os.path.lexists(target):
             raise DataError(f"{target} exists already; choose another name")
-        _check_keys(self.keys)
+        for key in self.keys:
+            check_utf8(key)
         with (
             file_written_aside(target) as file,
             parquet.ParquetWriter(file, _schema(self, as_float=False)) as writer,
@@ -102,7 +104,8 @@ class ExportedIndex:
         exists, or if LanceDB refuses, in which case the unfinished table is removed.
         """
         lancedb = _library("lancedb", "lancedb")
-        _check_keys(self.keys)
+        for key in self.keys:
+            check_utf8(key)
         if isinstance(database, (str, Path)):
             database = lancedb.connect(expanded(database))
         if table in _lance_tables(database):
@@ -124,16 +127,17 @@ class ExportedIndex:
         unfinished collection is removed.
         """
         qdrant = _library("qdrant_client", "qdrant")
-        _check_keys(self.keys)
+        for key in self.keys:
+            check_utf8(key)
         if isinstance(client, (str, Path)):
             place = "url" if "://" in str(client) else "path"
             opened = qdrant.QdrantClient(**{place: expanded(client)})
             try:
-                _write_qdrant(self, qdrant, opened, collection)
+                _write_qdrant(self, qdrant, opened, collection, f"Qdrant in {client}")
             finally:
                 opened.close()
         else:
-            _write_qdrant(self, qdrant, client, collection)
+            _write_qdrant(self, qdrant, client, collection, "Qdrant")
 
 
 def _lance_tables(database: DBConnection) -> set[str]:
@@ -147,9 +151,19 @@ def _lance_tables(database: DBConnection) -> set[str]:
             return tables
 
 
-def _write_qdrant(index: Columns, qdrant: Any, client: QdrantClient, collection: str) -> None:  # noqa: ANN401 - the module
+def _write_qdrant(
+    index: Columns,
+    qdrant: Any,  # noqa: ANN401 - the module
+    client: QdrantClient,
+    collection: str,
+    engine: str,
+) -> None:
     models = qdrant.models
-    if client.collection_exists(collection):
+    try:
+        is_taken = client.collection_exists(collection)
+    except Exception as error:
+        raise _refusal(engine, error) from error
+    if is_taken:
         raise DataError(f"Qdrant has a collection {collection!r} already; choose another name")
     size = index.features.shape[1]
     precision = _precision(index)
@@ -175,7 +189,7 @@ def _write_qdrant(index: Columns, qdrant: Any, client: QdrantClient, collection:
     except BaseException as error:
         with suppress(Exception):
             client.delete_collection(collection)
-        raise _refusal("Qdrant", error) from error
+        raise _refusal(engine, error) from error
 
 
 def _library(name: str, extra: str) -> Any:  # noqa: ANN401 - a module
@@ -190,17 +204,6 @@ def _library(name: str, extra: str) -> Any:  # noqa: ANN401 - a module
 
 def _refusal(engine: str, error: BaseException) -> BaseException:
     return DataError(f"{engine}: {error}") if isinstance(error, Exception) else error
-
-
-def _check_keys(keys: Sequence[str]) -> None:
-    """Raise DataError for a key that is not UTF-8; file names may be in other encodings."""
-    for key in keys:
-        try:
-            key.encode()
-        except UnicodeEncodeError:
-            raise DataError(
-                f"key {shown(key)} is not UTF-8; rename the file, or remove it from the index"
-            ) from None
 
 
 def _precision(index: Columns) -> str:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from tinyclip_edge.errors import DataError, first_line
 from tinyclip_edge.json_text import check_count, parse_json
 from tinyclip_edge.limits import JSON_VALUES
-from tinyclip_edge.paths import expanded
+from tinyclip_edge.paths import expanded, is_file
 from tinyclip_edge.runtime.decode_modes import DECODE_MODES, EXACT
 from tinyclip_edge.runtime.index_keys import MappedKeys, key_bytes
 from tinyclip_edge.runtime.npz_members import mapped_array, read_array, write_member
@@ -130,12 +130,19 @@ def read_index(path: Path, *, mapped: bool = False, exact: bool = False) -> Inde
                 graph=None if exact or "graph" not in names else _graph(file, large, features),
             )
     except FileNotFoundError as error:
-        text = f"no such index: {path}; make one with `tinyclip-edge index FOLDER`"
-        raise DataError(text) from error
+        raise missing_index(path) from error
     # On broken bytes zipfile and numpy may raise any exception.
     except Exception as error:
         cause = first_line(error)
         raise DataError(f"{path} is not an index file: {cause}") from error
+
+
+def missing_index(path: Path) -> DataError:
+    """Return the error for an index file that does not exist."""
+    plain = path.with_suffix("")  # as it was typed, if that was another kind of file
+    if is_file(plain):
+        return DataError(f"{plain} is not an index file, whose name ends in {path.suffix}")
+    return DataError(f"no such index: {path}; make one with `tinyclip-edge index FOLDER`")
 
 
 def _check_version(version: int) -> None:

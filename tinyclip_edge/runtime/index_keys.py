@@ -9,10 +9,20 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from tinyclip_edge.errors import DataError
+from tinyclip_edge.errors import DataError, shown
 
 _KEYS = 1 << 14  # that are read at a time
 _SEPARATOR = b", "
+
+
+def check_utf8(key: str) -> None:
+    """Raise DataError for a key that is not UTF-8; file names may be in other encodings."""
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        raise DataError(
+            f"key {shown(key)} is not UTF-8; rename the file, or leave it out"
+        ) from None
 
 
 class MappedKeys(Sequence[str]):

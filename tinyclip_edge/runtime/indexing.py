@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import chain, starmap
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -127,7 +128,22 @@ def _items(
         count = getattr(column, "__len__", lambda: total)()
         if None not in (count, total) and count != total:
             raise DataError(f"index: {count} {name} do not match {total} images")
+    if metadata is not None:  # a list is checked before hours of work
+        checked = starmap(_checked_metadata, enumerate(metadata))
+        metadata = checked if isinstance(metadata, Iterator) else list(checked)
     return _numbered(collection, keys, metadata), total
+
+
+def _checked_metadata(number: int, entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    for name, value in entry.items() if isinstance(entry, Mapping) else ():
+        try:
+            json.dumps({name: value}, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise DataError(
+                f"index: metadata {shown(name)} of image {number} must be a text, a finite number, "
+                f"a list or a table: {error}"
+            ) from error
+    return entry
 
 
 def _numbered(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -83,12 +84,14 @@ class PictureSearch(ABC):
 
         A str is a text; a picture is a Path, bytes, PIL image or uint8 array. A mapping is a sum
         with weights, negative ones too: ``{"a bicycle": 1, Path("a.jpg"): 0.5, "red": -1}``. A
-        float array ``[D]`` is an embedding. Raise DataError for a text that is the path of a
-        picture, and for a sum that is empty or cancels out.
+        float array ``[D]`` is an embedding. Raise DataError for a text that is empty or the path of
+        a picture, for numbers that are not finite, and for a sum that is empty or cancels out.
         """
         if isinstance(query, Mapping):
-            return _sum([float(weight) * self.query(part) for part, weight in query.items()])
+            return _sum([_weight(weight) * self.query(part) for part, weight in query.items()])
         if isinstance(query, np.ndarray) and query.dtype.kind == "f":
+            if not np.isfinite(query).all() or not query.any():
+                raise DataError("a query embedding has zeros alone, or numbers that are not finite")
             return _sum([np.asarray(query, dtype=np.float32)])
         if not isinstance(query, str):
             return _first(self.encode_image([cast("ImageInput", query)]))
@@ -97,6 +100,8 @@ class PictureSearch(ABC):
                 f"{query!r} is a picture: write Path({query!r}) to search by it; for the text, "
                 "encode_text gives an embedding to search by"
             )
+        if not query.strip():
+            raise DataError("the text to search for is empty")
         return _first(self.encode_text([query]))
 
     @overload
@@ -145,6 +150,12 @@ def _listed(queries: Query | Sequence[Query]) -> Sequence[Query]:
 
 def _first(rows: Features) -> Features:
     return np.asarray(rows[0], dtype=np.float32)
+
+
+def _weight(value: float) -> float:
+    if not math.isfinite(value):
+        raise DataError(f"the weight of a part of a query must be finite, not {value}")
+    return float(value)
 
 
 def _sum(parts: list[Features]) -> Features:

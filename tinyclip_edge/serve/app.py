@@ -18,7 +18,7 @@ from tinyclip_edge.errors import TinyClipError, one_line
 from tinyclip_edge.runtime.edge import EdgeCLIP
 from tinyclip_edge.runtime.protocol import Features
 from tinyclip_edge.runtime.vectors import unit
-from tinyclip_edge.serve.content import AsciiResponse, base64_vector, is_data_url, rounded
+from tinyclip_edge.serve.content import AsciiResponse, base64_vector, is_picture, rounded
 from tinyclip_edge.serve.engine import ServedModel
 from tinyclip_edge.serve.errors import RequestError, error_body
 from tinyclip_edge.serve.guard import RequestGuard
@@ -69,8 +69,11 @@ def _add_model_routes(app: FastAPI, engine: ServedModel) -> None:
     async def embeddings(request: Annotated[EmbeddingsRequest, Body()]) -> AsciiResponse:
         """Embed texts or pictures."""
         inputs = [request.input] if isinstance(request.input, str) else request.input
-        _check_inputs(inputs, request.modality, engine)
-        kinds = [_is_picture(text, request.modality) for text in inputs]
+        kinds = [
+            is_picture(text, request.modality, f"input {number}")
+            for number, text in enumerate(inputs)
+        ]
+        _check_inputs(inputs, kinds, engine)
         rows, tokens = await _embed(engine, inputs, kinds)
         features = _cut(rows, request.dimensions)
         write = base64_vector if request.encoding_format == "base64" else rounded
@@ -106,8 +109,11 @@ def _add_model_routes(app: FastAPI, engine: ServedModel) -> None:
             raise RequestError("search needs text or image")
         if request.top > engine.limits.hits:
             raise RequestError(f"top is at most {engine.limits.hits:,}")
-        texts = ([] if request.text is None else [request.text]) + request.without
-        _check_inputs(texts or ["-"], "text", engine)
+        without = [request.without] if isinstance(request.without, str) else request.without
+        texts = ([] if request.text is None else [request.text]) + without
+        if not all(map(str.strip, texts)):
+            raise RequestError("text and without must not be empty")
+        _check_inputs(texts or ["-"], [False] * max(1, len(texts)), engine)
         rows = list(await engine.embed_texts(texts)) if texts else []
         vectors = [] if request.text is None else [rows.pop(0)]
         if request.image is not None:
@@ -156,18 +162,14 @@ async def _embed(
     return [next(rows[picture]) for picture in kinds], sum(map(len, tokens))
 
 
-def _is_picture(text: str, modality: str | None) -> bool:
-    return is_data_url(text) if modality is None else modality == "image"
-
-
-def _check_inputs(inputs: Sequence[str], modality: str | None, engine: ServedModel) -> None:
+def _check_inputs(inputs: Sequence[str], pictures: Sequence[bool], engine: ServedModel) -> None:
     limits = engine.limits
     if not inputs:
         raise RequestError("input is empty")
     if len(inputs) > limits.inputs:
         raise RequestError(f"{len(inputs):,} inputs; at most {limits.inputs:,} in a request", 413)
-    for number, text in enumerate(inputs):
-        if not _is_picture(text, modality) and len(text) > limits.text_chars:
+    for number, (text, picture) in enumerate(zip(inputs, pictures, strict=True)):
+        if not picture and len(text) > limits.text_chars:
             raise RequestError(
                 f"text {number} has {len(text):,} characters; at most {limits.text_chars:,}", 413
             )
@@ -191,9 +193,16 @@ async def _refused(_: Request, error: Exception) -> AsciiResponse:
 async def _invalid(_: Request, error: Exception) -> AsciiResponse:
     """Name the first wrong field; never repeat what the client sent."""
     faults = error.errors() if isinstance(error, RequestValidationError) else []
-    first = faults[0] if faults else {"loc": (), "msg": "invalid request"}
-    place = ".".join(str(part) for part in first["loc"][1:]) or "body"
-    return AsciiResponse(error_body(one_line(f"{place}: {first['msg']}"), 400), 400)
+    first = faults[0] if faults else {"loc": (), "msg": "invalid request", "type": ""}
+    if first["type"] == "json_invalid":
+        text = f"body: not JSON from character {first['loc'][-1]} on"
+        return AsciiResponse(error_body(text, 400), 400)
+    # A value that fits no form of a field has a fault for each; the innermost says most.
+    of_field = [fault for fault in faults if fault["loc"][:2] == first["loc"][:2]]
+    deepest = max(of_field, key=lambda fault: len(fault["loc"]), default=first)
+    name, *below = deepest["loc"][1:] or ("body",)
+    place = ".".join(map(str, [name, *(part for part in below if isinstance(part, int))]))
+    return AsciiResponse(error_body(one_line(f"{place}: {deepest['msg']}"), 400), 400)
 
 
 async def _no_route(_: Request, error: Exception) -> AsciiResponse:

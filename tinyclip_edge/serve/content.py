@@ -14,8 +14,10 @@ from tinyclip_edge.runtime.images import image_header
 from tinyclip_edge.runtime.protocol import Features
 from tinyclip_edge.serve.errors import RequestError
 
-_DATA_URL = re.compile(r"data:(?P<type>[\w.+/-]*)(;[\w=.+-]+)*?;base64,", re.ASCII)
+_DATA_URL = re.compile(r"data:(?P<type>[\w.+/-]*)(;[\w=.+-]+)*?;base64,", re.ASCII | re.IGNORECASE)
 _DATA = "data:"
+# Whole texts that are addresses, and data URLs of any kind.
+_ADDRESS = re.compile(r"(https?|ftp|file)://\S+\Z|data:[^\s,]*,", re.ASCII | re.IGNORECASE)
 _HEAD_CHARS = 200  # that contain the comma of a data URL
 
 
@@ -27,9 +29,21 @@ class AsciiResponse(JSONResponse):
         return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
-def is_data_url(text: str) -> bool:
-    """Whether an input is a data URL of a picture; no caption begins like one."""
-    return _DATA_URL.match(text[:_HEAD_CHARS]) is not None
+def is_picture(text: str, modality: str | None, label: str) -> bool:
+    """Whether an input is a picture: a data URL, or anything if the request says so.
+
+    Raise RequestError for an address that the request does not call a text.
+    """
+    if modality is not None:
+        return modality == "image"
+    if _DATA_URL.match(text[:_HEAD_CHARS]):
+        return True
+    if _ADDRESS.match(text):
+        raise RequestError(
+            f"{label} is an address: send the picture itself, as data:image/TYPE;base64,…; "
+            'for its text, set "modality" to "text"'
+        )
+    return False
 
 
 def picture_bytes(text: str, label: str, *, pixels: int) -> bytes:
@@ -42,7 +56,7 @@ def picture_bytes(text: str, label: str, *, pixels: int) -> bytes:
     if "://" in text[:_HEAD_CHARS]:
         raise RequestError(f"{label}: send the picture itself, as a data URL or base64")
     head = _DATA_URL.match(text[:_HEAD_CHARS])
-    if head is None and text.startswith(_DATA):
+    if head is None and text[: len(_DATA)].lower() == _DATA:
         raise RequestError(f"{label}: a data URL must be data:image/TYPE;base64,…")
     try:
         content = base64.b64decode(text[head.end() :] if head else text, validate=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from tinyclip_edge.errors import DataError
+from tinyclip_edge.errors import DataError, first_line
 from tinyclip_edge.runtime.confidence import Threshold, decision
 from tinyclip_edge.runtime.familiarity import Classification, classification
 from tinyclip_edge.runtime.prompts import check_prompts, class_features, prompt_chars
@@ -162,6 +162,7 @@ class LiveIndex:
     def current(self) -> ImageIndex:
         """Return the index now on disk, or the last readable one."""
         from tinyclip_edge.runtime.index import ImageIndex
+        from tinyclip_edge.runtime.index_file import missing_index
 
         try:
             status = self._path.stat()
@@ -170,7 +171,10 @@ class LiveIndex:
                 index = ImageIndex.load(self._path, mmap=True)
                 index.require(self._model_hash)
                 self._index, self._stamp = index, stamp
+        except FileNotFoundError as error:
+            if self._stamp is None:
+                raise missing_index(self._path) from error
         except (OSError, DataError) as error:
             if self._stamp is None:
-                raise DataError(f"no index {self._path}: {error}") from error
+                raise DataError(f"cannot read index {self._path}: {first_line(error)}") from error
         return self._index

@@ -48,6 +48,6 @@ class SearchRequest(_Request):
 
     text: str | None = Field(default=None, description="What the pictures show.")
     image: str | None = Field(default=None, description="A picture to resemble, as in classify.")
-    without: list[str] = Field(default=[], description="What they do not show.")
+    without: str | list[str] = Field(default=[], description="What they do not show.")
     top: int = Field(default=10, ge=1, description="Pictures to return, the best first.")
     min_score: float | None = Field(default=None, ge=-1, le=1, description="Lowest cosine.")

@@ -177,11 +177,11 @@ class Loop:
         with enough_memory(self.config, done):
             terms = state.task.terms(batch)
             norm = state.optimizer_step.step(terms.loss, done - 1, terms.after_backward)
+        if norm is None:
+            statistics.restore()  # before an average copies them
+            self._report_skipped(done, batch)
         state.after_step()
         self.meter.count(len(batch.keys) * self.distributed.count)
-        if norm is None:
-            statistics.restore()
-            self._report_skipped(done, batch)
         self._report(done, terms, norm)
 
     def _running_statistics(self) -> RunningStatistics:

@@ -59,6 +59,21 @@ def test_search_finds_what_the_library_finds(command_line, indexed, shared_tiny_
     assert (code, out, err) == (0, "", "no pictures with a score of 1 or more\n")
 
 
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("",), "the text to search for is empty"),
+        (("  ", "--image", "red.png"), "the text to search for is empty"),
+        (("cat", "--in", "pairs.csv"), "pairs.csv is not an index file, whose name ends in .npz"),
+        (("cat", "--in", "no.csv"), "no such index: no.csv.npz; make one with"),
+    ],
+)
+def test_a_search_that_cannot_be(command_line, indexed, words, line):
+    Path("pairs.csv").write_text("image,caption\n")
+    code, out, err = command_line("search", *words)
+    assert (code, out) == (2, "") and err.startswith(f"error: {line}")
+
+
 def test_a_graph_is_built_searched_and_removed(command_line, indexed, monkeypatch):
     words = ("index", "photos")
     code, _, err = command_line(*words, "--approximate")
@@ -117,7 +132,8 @@ def test_a_page_and_copies_of_the_results(command_line, indexed, monkeypatch):
     (indexed / "lime.png").unlink()
     words = ("search", "cat", "--html", "page.html", "--copy-to", "hits/new")
     code, _, err = command_line(*words)
-    assert code == 0 and err.splitlines() == ["page.html", "hits/new: 6 pictures copied"]
+    gone = f"{indexed / 'lime.png'}: not copied, gone or no picture; index its folder again"
+    assert code == 0 and err.splitlines() == ["page.html", "hits/new: 6 pictures copied", gone]
     page = Path("page.html").read_text()
     assert page.count("<img ") == 6 and "a&amp;b&lt;i&gt;.png" in page and "a&b<i>" not in page
     assert page.count("src=") == page.count('src="data:image/webp;base64,') and "http" not in page

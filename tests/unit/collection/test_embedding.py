@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import signal
 import subprocess
@@ -147,6 +148,20 @@ def test_one_per_cent_may_be_faulty(clip, tmp_path):
     for _ in range(2):  # its file is whole, and the answer stays the same
         with pytest.raises(DataError, match=r"3 of 200 samples cannot be used \(at most 1%"):
             embed_shards(clip, faulty(tmp_path / "b.tar", 3), tmp_path / "many")
+
+
+def test_a_name_that_is_not_utf8_costs_only_itself(clip, tmp_path):
+    """Parquet holds text; of a file in another encoding it has no row."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(100):
+        Image.new("RGB", (9, 9), (number, 0, 0)).save(folder / f"{number}.png")
+    shutil.copy(folder / "0.png", os.fsdecode(os.fsencode(folder) + b"/caf\xe9.png"))
+    report = embed_shards(clip, folder, tmp_path / "out")
+    assert (report.pictures, report.unusable) == (100, 1)
+    assert report.notes[0].startswith(
+        r"skipped 1 sample that cannot be used: key 'caf\udce9.png' is not UTF-8; rename the file"
+    )
 
 
 def test_a_broken_shard_costs_only_itself(clip, shards, tmp_path):

@@ -43,6 +43,12 @@ def test_only_what_differs_is_embedded(model, photos, tmp_path):
     assert names(tmp_path) == [".x.npz.lock", "photos", "x.npz"]
 
 
+def test_one_folder_needs_no_list(model, photos, tmp_path):
+    for folder in (photos, str(photos)):
+        index_folders(model, folder, tmp_path / "x.npz")
+        assert len(check_rows(tmp_path / "x.npz")) == 10
+
+
 def test_names_that_are_exchanged(model, photos, tmp_path):
     path = tmp_path / "x.npz"
     index_folders(model, [photos], path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from example_indexes import FEATURES, four_directions, marked_index, random_index
@@ -25,8 +27,12 @@ def test_best_first_and_ties_in_stored_order(index):
         Hit("mid\0dle", pytest.approx(0.8)),
     ]
     assert len(index.top(query, 99)) == 4
-    with pytest.raises(DataError, match="k must be 1 or more"):
-        index.top(query, 0)
+    for k in (0, -1, 1.5, None):
+        with pytest.raises(DataError, match=f"k must be 1 or more, a whole number, not {k}"):
+            index.top(query, k)
+    assert len(index.top(query, np.int64(2))) == 2
+    with pytest.raises(DataError, match="min_score must be a finite number, not nan"):
+        index.top(query, 1, min_score=math.nan)
 
 
 def test_a_short_description(index):
@@ -34,6 +40,7 @@ def test_a_short_description(index):
     assert repr(marked_index().compressed()) == (
         "ImageIndex(2 images, 3 dimensions, int8, 1 skipped, model abc-int8)"
     )
+    assert repr(index[:1]).startswith("ImageIndex(1 image, ")
     assert len(repr(random_index())) < 80
 
 

@@ -101,6 +101,11 @@ def test_qdrant(index, queries, tmp_path, in_memory):
     client.close()
 
 
+def test_a_qdrant_server_that_is_not_there(index):
+    with pytest.raises(DataError, match=r"Qdrant in http://127\.0\.0\.1:9: "):
+        index.to_qdrant("http://127.0.0.1:9", "pictures")
+
+
 WAYS = ("to_parquet", "to_lancedb", "to_qdrant")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 
@@ -114,6 +115,10 @@ def test_keys_and_metadata_go_with_their_pictures(clip):
         clip.index(iter([colour("red")] * 2), iter("a"))
     with pytest.raises(DataError, match="only 1 images, but more keys"):
         clip.index(iter([colour("red")]), iter("ab"))
+    for value, kind in ((math.nan, "Out of range"), (object(), "not JSON serializable")):
+        for wrong in ([{}, {"size": value}], iter([{}, {"size": value}])):
+            with pytest.raises(DataError, match=f"metadata 'size' of image 1 must be .*{kind}"):
+                clip.index([colour("red")] * 2, metadata=wrong)
     with pytest.raises(DataError, match="key 1 must be str"):
         clip.index([colour("red")], [1])
 

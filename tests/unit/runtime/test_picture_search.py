@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,15 @@ def test_sums_and_negatives(clip, index, tmp_path):
     for nothing in ({}, {"cat": 0}, {"cat": 1, "CAT": -1}):
         with pytest.raises(DataError, match=r"cancel out|sum of embeddings"):
             clip.search(nothing, index)
+    for weight in (math.nan, math.inf):
+        with pytest.raises(DataError, match=f"weight of a part of a query must be .* {weight}"):
+            clip.search({"cat": weight}, index)
+    for vector in (np.zeros(32, np.float32), np.full(32, np.nan, np.float32)):
+        with pytest.raises(DataError, match="has zeros alone, or numbers that are not finite"):
+            clip.search(vector, index)
+    for empty in ("", " \n", {"": 1}):
+        with pytest.raises(DataError, match="the text to search for is empty"):
+            clip.search(empty, index)
     with pytest.raises(DataError, match=r"a sum of embeddings \[D\], not of \[1, 4\]"):
         clip.search(np.ones((1, 4), np.float32), index)
 

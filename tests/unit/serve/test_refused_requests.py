@@ -11,6 +11,8 @@ from served import BASE, data_url, picture, refused
 from tinyclip_edge.errors import BundleError, DataError
 from tinyclip_edge.serve import ServerLimits, create_app
 
+JSON = "application/json"
+
 
 def test_a_server_without_an_index_says_how_to_get_one(client):
     line = refused(client.post("/search", json={"text": "a cat"}), 404)
@@ -23,7 +25,7 @@ def test_an_index_of_another_model_or_none_stops_the_start(clip, tmp_path):
     type(index)(index.keys, index.features, "another-int8").save(path)
     with pytest.raises(BundleError, match="made by model another-int8"):
         create_app(clip, index=path)
-    with pytest.raises(DataError, match="no index"):
+    with pytest.raises(DataError, match=r"^no such index: .*missing\.npz; make one with"):
         create_app(clip, index=tmp_path / "missing.npz")
 
 
@@ -31,8 +33,8 @@ def test_an_index_of_another_model_or_none_stops_the_start(clip, tmp_path):
     ("route", "body", "status", "line"),
     [
         ("/embeddings", {"input": []}, 400, "input is empty"),
-        ("/embeddings", {"input": [[1, 2, 3]]}, 400, "input"),
-        ("/embeddings", {"input": 5}, 400, "input"),
+        ("/embeddings", {"input": [[1, 2, 3]]}, 400, "input.0: Input should be a valid string"),
+        ("/embeddings", {"input": 5}, 400, "input: Input should be a valid"),
         ("/embeddings", {"input": "a", "colour": "red"}, 400, "colour: Extra inputs"),
         ("/embeddings", {"input": "a", "encoding_format": "hex"}, 400, "encoding_format"),
         ("/embeddings", {"input": ["a"] * 300}, 413, "300 inputs; at most 256"),
@@ -41,6 +43,12 @@ def test_an_index_of_another_model_or_none_stops_the_start(clip, tmp_path):
          "image 0: send the picture itself"),
         ("/embeddings", {"input": "file:///etc/passwd", "modality": "image"}, 400,
          "picture itself"),
+        ("/embeddings", {"input": ["a cat", "https://x.example/a.png"]}, 400,
+         "input 1 is an address: send the picture itself"),
+        ("/embeddings", {"input": "FILE:///etc/passwd"}, 400, "input 0 is an address"),
+        ("/embeddings", {"input": "data:,hello"}, 400, "input 0 is an address"),
+        ("/embeddings", {"input": "DATA:image/png;base64,AAAA"}, 400,
+         "image 0 is not a supported"),
         ("/embeddings", {"input": "no base64!", "modality": "image"}, 400, "image 0: not base64"),
         ("/embeddings", {"input": "data:image/png,abc", "modality": "image"}, 400,
          "a data URL must"),
@@ -53,6 +61,17 @@ def test_an_index_of_another_model_or_none_stops_the_start(clip, tmp_path):
 )  # fmt: skip
 def test_wrong_requests_are_one_line(client, route, body, status, line):
     assert line in refused(client.post(route, json=body), status)
+
+
+def test_a_body_that_is_not_json(client):
+    response = client.post("/embeddings", content="{bad", headers={"content-type": JSON})
+    assert refused(response, 400) == "body: not JSON from character 1 on"
+
+
+def test_an_address_is_a_text_if_the_request_says_so(client):
+    body = {"input": "https://x.example/a.png", "modality": "text"}
+    assert client.post("/embeddings", json=body).status_code == 200
+    assert client.post("/embeddings", json={"input": "data: a chart, a table"}).status_code == 200
 
 
 def test_labels_that_the_model_cannot_tell_apart(client):
