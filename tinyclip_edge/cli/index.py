@@ -125,11 +125,11 @@ def watch(
     device: DeviceOptions,
 ) -> None:
     """Keep an index up to date while pictures come and go. Ctrl-C ends it."""
-    from tinyclip_edge.collection.files import absolute, scan_folders
+    from tinyclip_edge.collection.files import absolute_folders, scan_folders
     from tinyclip_edge.collection.folder_index import index_folders
 
     clip = _open_model(into, bundle, precision, threads, decode, device)
-    roots = [absolute(folder) for folder in folders]
+    roots = absolute_folders(folders)
     indexed: list[PictureFile] | None = None
     last = line = ""
     while True:

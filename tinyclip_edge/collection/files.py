@@ -125,9 +125,10 @@ def _content_digest(path: str, size: int) -> bytes:
     return digest.digest()
 
 
-def absolute(folder: str | Path) -> str:
-    """Return the path of a folder as index keys begin with it: absolute, with links resolved."""
-    return os.path.realpath(expanded(folder))
+def absolute_folders(folders: str | Path | Iterable[str | Path]) -> list[str]:
+    """Return one or several folders as index keys begin with them: absolute, links resolved."""
+    several = [folders] if isinstance(folders, (str, Path)) else folders
+    return [os.path.realpath(expanded(folder)) for folder in several]
 
 
 def inside(folder: str) -> str:

@@ -17,7 +17,7 @@ from tinyclip_edge.aside import locked_file
 from tinyclip_edge.collection.files import (
     PictureContent,
     PictureFile,
-    absolute,
+    absolute_folders,
     frames_interval,
     inside,
     picture_reader,
@@ -66,17 +66,16 @@ def index_folders(
 
     Keys are absolute paths. A picture is unchanged if its size and modification time are; one with
     the bytes of another is not embedded again, and has moved if the other is gone. Pictures gone
-    from the folders are removed, unless their folder cannot be read; others stay. Decoding is that
-    of the index, or ``clip``'s for a new one. Broken pictures are in ``errors``. After an
-    interruption the next call continues. With the extra ``[video]``, a video has a frame every
-    ``every`` seconds, such as ``clip.mp4#t=12.0``. Raise DataError for a missing folder or no
-    picture, BundleError for another model, TinyClipError if the file is locked.
+    from the folders are removed, unless their folder cannot be read; others stay. Decoding is the
+    index's, or ``clip``'s for a new one. Broken pictures are in ``errors``. After an interruption
+    the next call continues. With the extra ``[video]``, a video has a frame every ``every`` seconds
+    (``clip.mp4#t=12.0``). Raise DataError for a missing folder or no picture, BundleError for
+    another model, TinyClipError if the file is locked.
     """
     if not LEAST_EVERY <= every < math.inf:
         raise DataError(f"every must be at least {LEAST_EVERY:g} seconds, not {every}")
     path = index_path(into)
-    folders = [folders] if isinstance(folders, (str, Path)) else folders
-    roots = [absolute(folder) for folder in folders]
+    roots = absolute_folders(folders)
     if not path.parent.is_dir():
         raise DataError(f"cannot write {path}: there is no folder {path.parent}")
     with locked_file(path):

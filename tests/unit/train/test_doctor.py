@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+from rich.table import Table
 from torch import nn
 
 from pair_shards import toy_samples, write_shard
@@ -289,6 +290,6 @@ def test_the_command_passes_a_run_that_can_work(config, taught, tmp_path, comman
 def test_a_warning_is_not_called_no_problem(command_line, monkeypatch):
     found = SimpleNamespace(findings=(Finding(False, "odd pairs"),), refused=False)
     monkeypatch.setattr("tinyclip_edge.train.preflight.doctor.examine", lambda *_: found)
-    monkeypatch.setattr("tinyclip_edge.cli.doctor.doctor_table", lambda _: "")
+    monkeypatch.setattr("tinyclip_edge.cli.doctor.doctor_table", lambda _: Table())
     code, _, err = command_line("doctor", "starter")
     assert (code, err) == (0, "warning: odd pairs\nthe run can start; see the warnings\n")
