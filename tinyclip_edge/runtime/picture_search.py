@@ -153,9 +153,14 @@ def _first(rows: Features) -> Features:
 
 
 def _weight(value: float) -> float:
-    if not math.isfinite(value):
-        raise DataError(f"the weight of a part of a query must be finite, not {value}")
-    return float(value)
+    try:
+        weight = float(value)
+    except (TypeError, ValueError):
+        weight = math.nan
+    if not math.isfinite(weight):
+        text = f"the weight of a part of a query must be a finite number, not {shown(value)}"
+        raise DataError(text)
+    return weight
 
 
 def _sum(parts: list[Features]) -> Features:

@@ -65,8 +65,8 @@ def test_sums_and_negatives(clip, index, tmp_path):
     for nothing in ({}, {"cat": 0}, {"cat": 1, "CAT": -1}):
         with pytest.raises(DataError, match=r"cancel out|sum of embeddings"):
             clip.search(nothing, index)
-    for weight in (math.nan, math.inf):
-        with pytest.raises(DataError, match=f"weight of a part of a query must be .* {weight}"):
+    for weight in (math.nan, math.inf, "heavy", None):
+        with pytest.raises(DataError, match=f"must be a finite number, not {weight!r}"):
             clip.search({"cat": weight}, index)
     for vector in (np.zeros(32, np.float32), np.full(32, np.nan, np.float32)):
         with pytest.raises(DataError, match="has zeros alone, or numbers that are not finite"):
