@@ -19,8 +19,6 @@ from typing import Any
 from kept_runs import cached_run, runs_parser, teacher_hash, twemoji_shard
 
 STEPS = {"half": 400, "quarter": 800}
-# With the weight and rate of `starter`, masks keep 72 % of the units where 44 % are asked.
-MASKS_LOSS = ["loss.feature=1000", "optim.lr=1e-3"]
 
 
 def last_shape() -> str:
@@ -32,8 +30,16 @@ def last_shape() -> str:
 
 def ways(question: str) -> dict[str, tuple[str, list[str]]]:
     """Return configuration and overrides by name; all ways of a question take equal steps."""
+    from tinyclip_edge.config import load_config
+
     if question == "half":
-        equal = [f"optim.steps={STEPS[question]}", *MASKS_LOSS]
+        # With the weight and rate of `starter`, masks keep 72 % of the units where 44 % are asked.
+        masks = load_config("starter-masks")
+        equal = [
+            f"optim.steps={STEPS[question]}",
+            f"optim.lr={masks.optim.lr}",
+            f"loss.feature={masks.loss.weight('feature')}",
+        ]
         return {"masks": ("starter-masks", equal), "uniform": ("starter", equal)}
     single_stage = [f"student.model={last_shape()}", "stages=[]", f"optim.steps={STEPS[question]}"]
     return {"three stages": ("starter-stages", []), "one stage": ("starter-stages", single_stage)}

@@ -19,16 +19,15 @@ from typing import Any
 from arms import WITHOUT_FEATURES
 from kept_runs import cached_run, evaluated_at_end, runs_parser, teacher_hash, twemoji_shard
 
-FEATURE = 16000  # weight in the shipped runs
 UNLABELLED = "loss.contrastive=0"
 LEARNED = "loss.student_logit_scale=learned"
 LOSSES = {
     "affinity": ["loss.affinity=1", *WITHOUT_FEATURES, UNLABELLED],
     "contrastive": ["loss.affinity=0", *WITHOUT_FEATURES, "loss.contrastive=1", LEARNED],
-    "feature": ["loss.affinity=0", f"loss.feature={FEATURE}", UNLABELLED],
-    "affinity + feature": ["loss.affinity=1", f"loss.feature={FEATURE}", UNLABELLED],
+    "feature": ["loss.affinity=0", UNLABELLED],
+    "affinity + feature": ["loss.affinity=1", UNLABELLED],
     "affinity + contrastive": ["loss.affinity=1", *WITHOUT_FEATURES, "loss.contrastive=1"],
-    "all three": ["loss.affinity=1", f"loss.feature={FEATURE}", "loss.contrastive=1"],
+    "all three": ["loss.affinity=1", "loss.contrastive=1"],
 }
 PLANS = {
     plan: [f"inherit.plan={plan}", UNLABELLED] for plan in ("published", "evenly", "importance")

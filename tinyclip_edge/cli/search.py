@@ -85,8 +85,6 @@ def search(
     """Search an index of pictures by text, by picture, or by both."""
     if text is None and not image:
         raise ConfigError("search needs a text or --image FILE")
-    if text is not None and not text.strip():
-        raise ConfigError("the text to search for is empty")
     if text is not None and is_image_name(text) and is_file(Path(text)):
         raise ConfigError(f"{text} is a picture; search by it with --image {text}")
     from tinyclip_edge.runtime.index import ImageIndex

@@ -149,7 +149,7 @@ class _Shard:
         self, chunk: list[Pair], encoder: PictureEncoder
     ) -> Generator[tuple[Pair, Features], None, None]:
         def preprocess(pair: Pair) -> Features:
-            check_utf8(pair.key)  # parquet holds nothing else
+            check_utf8([pair.key])  # parquet holds nothing else
             return encoder.preprocess(pair.image, f"{pair.key} of {self.source}")
 
         results = prepared(

@@ -86,8 +86,7 @@ class ExportedIndex:
         target = Path(expanded(path))
         if os.path.lexists(target):
             raise DataError(f"{target} exists already; choose another name")
-        for key in self.keys:
-            check_utf8(key)
+        check_utf8(self.keys)
         with (
             file_written_aside(target) as file,
             parquet.ParquetWriter(file, _schema(self, as_float=False)) as writer,
@@ -104,8 +103,7 @@ class ExportedIndex:
         exists, or if LanceDB refuses, in which case the unfinished table is removed.
         """
         lancedb = _library("lancedb", "lancedb")
-        for key in self.keys:
-            check_utf8(key)
+        check_utf8(self.keys)
         if isinstance(database, (str, Path)):
             database = lancedb.connect(expanded(database))
         if table in _lance_tables(database):
@@ -127,8 +125,7 @@ class ExportedIndex:
         unfinished collection is removed.
         """
         qdrant = _library("qdrant_client", "qdrant")
-        for key in self.keys:
-            check_utf8(key)
+        check_utf8(self.keys)
         if isinstance(client, (str, Path)):
             place = "url" if "://" in str(client) else "path"
             opened = qdrant.QdrantClient(**{place: expanded(client)})

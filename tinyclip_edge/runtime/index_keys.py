@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, overload
 
 import numpy as np
@@ -15,14 +15,15 @@ _KEYS = 1 << 14  # that are read at a time
 _SEPARATOR = b", "
 
 
-def check_utf8(key: str) -> None:
+def check_utf8(keys: Iterable[str]) -> None:
     """Raise DataError for a key that is not UTF-8; file names may be in other encodings."""
-    try:
-        key.encode()
-    except UnicodeEncodeError:
-        raise DataError(
-            f"key {shown(key)} is not UTF-8; rename the file, or leave it out"
-        ) from None
+    for key in keys:
+        try:
+            key.encode()
+        except UnicodeEncodeError:
+            raise DataError(
+                f"key {shown(key)} is not UTF-8; rename the file, or leave it out"
+            ) from None
 
 
 class MappedKeys(Sequence[str]):

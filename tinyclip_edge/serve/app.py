@@ -113,7 +113,8 @@ def _add_model_routes(app: FastAPI, engine: ServedModel) -> None:
         texts = ([] if request.text is None else [request.text]) + without
         if not all(map(str.strip, texts)):
             raise RequestError("text and without must not be empty")
-        _check_inputs(texts or ["-"], [False] * max(1, len(texts)), engine)
+        if texts:
+            _check_inputs(texts, [False] * len(texts), engine)
         rows = list(await engine.embed_texts(texts)) if texts else []
         vectors = [] if request.text is None else [rows.pop(0)]
         if request.image is not None:
